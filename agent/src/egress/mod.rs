@@ -1,0 +1,118 @@
+//! Ways out of the host, behind one small trait.
+//!
+//! An [`Egress`] is owned by the pump: it is built and closed by the control
+//! thread, and moved as a box in between. It takes datagrams in order, tells
+//! when the kernel has taken each of them, and does nothing else: it neither
+//! encodes nor resolves nor logs.
+
+use std::io;
+
+/// Names the datagram to its owner when its fate is known. The egress does not
+/// look into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The kernel consumed its TX descriptor or took the packet.
+    Sent,
+    /// The kernel refused it for good; it is not tried again.
+    Refused,
+}
+
+/// Why a datagram could not be taken now.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// Every slot is in use; reap and try later.
+    #[error("every transmit slot is in use")]
+    Full,
+    /// The datagram does not fit the slot or the device's MTU.
+    #[error("a packet of {len_bytes} bytes exceeds the limit of {limit_bytes} bytes")]
+    TooLong {
+        /// Bytes of the packet.
+        len_bytes: usize,
+        /// Most that can be sent there.
+        limit_bytes: usize,
+    },
+}
+
+/// The kind of a way out, as the configuration and `status` name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EgressKind {
+    /// AF_XDP transmit ring.
+    Xdp,
+    /// AF_PACKET with qdisc bypass.
+    Packet,
+    /// Connected UDP socket.
+    Udp,
+    /// A pcap file.
+    Pcap,
+    /// Memory, for tests.
+    Memory,
+}
+
+impl EgressKind {
+    /// The name used in the configuration, in `status` and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Packet => "packet",
+            Self::Udp => "udp",
+            Self::Pcap => "pcap",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Whether a pushed buffer is a whole Ethernet frame (else UDP payload only).
+    #[must_use]
+    pub fn takes_frames(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+}
+
+/// One way out of the host. All methods are called by the pump: none blocks,
+/// allocates or logs.
+pub trait Egress: Send {
+    /// Which kind this is.
+    fn kind(&self) -> EgressKind;
+
+    /// Largest buffer that [`Egress::push`] hands to `fill`, in bytes.
+    fn slot_bytes(&self) -> usize;
+
+    /// Takes one datagram: hands a slot to `fill`, which writes into it and
+    /// returns the length in bytes. The slot is memory that the kernel sends
+    /// from (AF_XDP) wherever the kind allows.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] before `fill` was called, if no slot is free;
+    /// [`PushError::TooLong`] after it, and the slot is free again.
+    fn push(
+        &mut self,
+        tag: Tag,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Result<(), PushError>;
+
+    /// Hands what was pushed to the kernel: at most one system call for a batch
+    /// where the kind allows it. What the kernel does not take now stays queued
+    /// and is offered again by the next call.
+    ///
+    /// # Errors
+    /// The error of the system call where it will not pass by itself (device
+    /// gone, device down); what was pushed stays queued.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Tells `done` about each datagram whose fate became known since the last
+    /// call, in the order of their pushes, and frees the slots that the kernel gave back.
+    fn reap(&mut self, done: &mut dyn FnMut(Tag, Outcome));
+
+    /// Number of datagrams pushed whose fate `reap` has not told yet.
+    fn queued(&self) -> usize;
+
+    /// Gives up: tells `unsent` about each datagram that the kernel did not take,
+    /// in order of their pushes. Call `reap` first. The egress takes no datagram
+    /// after it. (The socket itself is closed when the box is dropped, by the
+    /// control thread.)
+    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag));
+}

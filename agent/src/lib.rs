@@ -1,0 +1,16 @@
+//! netconsole-agent: kernel log records leave the host as netconsole packets.
+//!
+//! The binary (`main.rs`) parses the command line and calls into this library.
+//! The way of one line and the invariants between the rooms are written down in
+//! `agent/ARCHITECTURE.md`.
+
+pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod egress;
+pub mod frame;
+pub mod net;
+pub mod netconsole;
+pub mod receive;
+pub mod record;
