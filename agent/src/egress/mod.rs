@@ -88,11 +88,8 @@ pub trait Egress: Send {
     /// # Errors
     /// [`PushError::Full`] before `fill` was called, if no slot is free;
     /// [`PushError::TooLong`] after it, and the slot is free again.
-    fn push(
-        &mut self,
-        tag: Tag,
-        fill: &mut dyn FnMut(&mut [u8]) -> usize,
-    ) -> Result<(), PushError>;
+    fn push(&mut self, tag: Tag, fill: &mut dyn FnMut(&mut [u8]) -> usize)
+    -> Result<(), PushError>;
 
     /// Hands what was pushed to the kernel: at most one system call for a batch
     /// where the kind allows it. What the kernel does not take now stays queued
