@@ -280,9 +280,8 @@ impl KmsgThread {
                     self.stats.malformed.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    if let KmsgError::Read(errno) | KmsgError::Open(errno) = &error {
-                        self.stats.failed_errno.store(errno.raw_os_error() as u64, Ordering::Relaxed);
-                    }
+                    let (KmsgError::Read(errno) | KmsgError::Open(errno)) = &error;
+                    self.stats.failed_errno.store(errno.raw_os_error() as u64, Ordering::Relaxed);
                     return Err(error);
                 }
             }

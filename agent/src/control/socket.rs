@@ -159,8 +159,8 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = Vec::new();
-        let read = (&mut reader).take(REQUEST_MAX_BYTES).read_until(b'\n', &mut line);
-        if timeout(PATIENCE, read).await?? == 0 {
+        let mut limited = (&mut reader).take(REQUEST_MAX_BYTES);
+        if timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await?? == 0 {
             return Ok(());
         }
         let reply = if line.last() != Some(&b'\n') {

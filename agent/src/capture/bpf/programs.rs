@@ -270,10 +270,14 @@ impl Probes {
 
     fn detach(&mut self, name: &str) {
         self.attached.remove(name);
-        if let Some(program) = self.ebpf.program_mut(name) {
-            // Not loaded is fine: then nothing is attached either.
-            let _ = program.unload();
-        }
+        // Not loaded is fine: then nothing is attached either.
+        let _ = match self.ebpf.program_mut(name) {
+            Some(Program::FEntry(program)) => program.unload(),
+            Some(Program::KProbe(program)) => program.unload(),
+            Some(Program::BtfTracePoint(program)) => program.unload(),
+            Some(Program::RawTracePoint(program)) => program.unload(),
+            _ => Ok(()),
+        };
     }
 
     /// Maps the ring of records.

@@ -113,7 +113,8 @@ fn whole(seq: u64, flags: u8, text: &[u8]) -> Vec<u8> {
 }
 
 fn kmsg(seq: u64, text: &[u8]) -> KmsgRecord {
-    let mut record = KmsgRecord { seq, ts_us: seq, level: 6, ..KmsgRecord::default() };
+    let mut record = KmsgRecord::default();
+    (record.seq, record.ts_us, record.level) = (seq, seq, 6);
     record.set_text(text);
     record
 }
