@@ -231,6 +231,19 @@ impl<'e> Datagrams<'e> {
         Some(len)
     }
 
+    /// Passes over the next `count` datagrams, which were sent before.
+    pub fn skip(&mut self, count: usize) {
+        for _ in 0..count {
+            let mut left = self.payload_bytes(self.sent_bytes);
+            self.sent_bytes += left;
+            for part in &mut self.parts {
+                let n = part.len().min(left);
+                *part = &part[n..];
+                left -= n;
+            }
+        }
+    }
+
     /// Bytes before the payload of the fragment at `offset`.
     fn header_bytes(&self, offset: usize) -> usize {
         self.header.map_or(0, |header| {

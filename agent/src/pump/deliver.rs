@@ -156,15 +156,21 @@ impl PumpTarget {
                     self.ledger.packets += 1;
                 }
                 Err(PushError::Full) => return false,
-                Err(PushError::TooLong { .. }) => {
-                    self.ledger.lose(LostReason::TooLong, 1);
-                    self.finish_record(msgid);
-                    return true;
+                Err(PushError::TooLong { .. }) => return self.give_up(LostReason::TooLong, msgid),
+                Err(PushError::TooShort { .. }) => {
+                    return self.give_up(LostReason::Refused, msgid);
                 }
             }
         }
         self.ledger.in_flight += 1;
         self.ledger.approximated += u64::from(record.approximated);
+        self.finish_record(msgid);
+        true
+    }
+
+    /// The record cannot go this way at all; the next one may.
+    fn give_up(&mut self, reason: LostReason, msgid: u32) -> bool {
+        self.ledger.lose(reason, 1);
         self.finish_record(msgid);
         true
     }

@@ -96,7 +96,7 @@ fn head(kind: u8, flags: u8, text_at: usize, seq: u64, cpu: u32, text: &[u8]) ->
     bytes[4..6].copy_from_slice(&(text_at as u16).to_ne_bytes());
     bytes[6..8].copy_from_slice(&(text.len() as u16).to_ne_bytes());
     bytes[8..16].copy_from_slice(&seq.to_ne_bytes());
-    bytes[24..32].copy_from_slice(&(seq * 1000).to_ne_bytes());
+    bytes[24..32].copy_from_slice(&seq.wrapping_mul(1000).to_ne_bytes());
     bytes[40..44].copy_from_slice(&cpu.to_ne_bytes());
     bytes.extend_from_slice(text);
     bytes
