@@ -5,6 +5,7 @@
 
 mod check;
 pub mod logging;
+mod run;
 mod status;
 mod target;
 
@@ -31,6 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent in the foreground.
+    Run(run::RunArgs),
     /// Check a configuration and do nothing else.
     Check(check::CheckArgs),
     /// Show what a running agent does.
@@ -63,6 +66,7 @@ impl SocketArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Target(args) => target::run(&args),
