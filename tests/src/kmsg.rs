@@ -15,30 +15,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lifts the limit of ten lines per five seconds for writers of `/dev/kmsg`, and
-/// restores what was there on drop.
+/// Lifts the limit of ten lines per five seconds for writers of `/dev/kmsg`, and keeps
+/// records off slow consoles, which would hold the writers up; restores what was
+/// there on drop.
 #[derive(Debug)]
 pub struct Unlimited {
-    before: String,
+    before: Vec<(&'static str, String)>,
 }
 
-const DEVKMSG: &str = "/proc/sys/kernel/printk_devkmsg";
+/// The sysctls, and what the tests need there. The kernel insists on the line end.
+const SYSCTLS: [(&str, &str); 2] =
+    [("/proc/sys/kernel/printk_devkmsg", "on\n"), ("/proc/sys/kernel/printk", "1\n")];
 
 impl Unlimited {
-    /// Sets `kernel.printk_devkmsg=on`.
+    /// Sets the sysctls.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "it changes a sysctl; that should be visible")]
+    #[expect(clippy::new_without_default, reason = "it changes sysctls; that should be visible")]
     pub fn new() -> Self {
-        let before = std::fs::read_to_string(DEVKMSG).expect("read the sysctl");
-        std::fs::write(DEVKMSG, "on").expect("set the sysctl");
-        Self { before }
+        let mut unlimited = Self { before: Vec::new() };
+        for (path, value) in SYSCTLS {
+            unlimited.before.push((path, std::fs::read_to_string(path).expect("read a sysctl")));
+            std::fs::write(path, value).expect("set a sysctl");
+        }
+        unlimited
     }
 }
 
 impl Drop for Unlimited {
     fn drop(&mut self) {
-        // Not `expect`: a panic while panicking would abort.
-        let _ = std::fs::write(DEVKMSG, self.before.trim());
+        for (path, value) in &self.before {
+            // Not `expect`: a panic while panicking would abort.
+            let _ = std::fs::write(path, value);
+        }
     }
 }
 
@@ -139,15 +147,15 @@ pub fn seq_of(line: &[u8]) -> u64 {
 /// Writes records, each one write, evenly at `per_second` (as fast as it goes if 0).
 pub fn write(records: &[Vec<u8>], per_second: u64) {
     let mut file = OpenOptions::new().write(true).open("/dev/kmsg").expect("open /dev/kmsg");
-    let start = Instant::now();
-    for (index, record) in records.iter().enumerate() {
-        if per_second > 0 {
-            let due = start + Duration::from_nanos(index as u64 * 1_000_000_000 / per_second);
-            let left = due.saturating_duration_since(Instant::now());
-            if left > Duration::from_micros(100) {
-                std::thread::sleep(left);
-            }
+    let interval = Duration::from_nanos(1_000_000_000_u64.checked_div(per_second).unwrap_or(0));
+    let mut due = Instant::now();
+    for record in records {
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            std::thread::sleep(left);
         }
         file.write_all(record).expect("write /dev/kmsg");
+        // A writer that was held up goes on evenly, without a burst.
+        due = (due + interval).max(Instant::now());
     }
 }

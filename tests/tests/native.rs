@@ -62,7 +62,7 @@ fn datagrams_equal_what_dev_kmsg_shows() {
         let reader = Reader::start();
         std::thread::scope(|scope| {
             for writer in 0..2 {
-                scope.spawn(move || write(&mixed(writer, 5000), 2500));
+                scope.spawn(move || write(&mixed(writer, 5000), 1500));
             }
         });
         // A record is only certain to be shown once a later one exists.

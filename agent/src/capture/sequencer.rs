@@ -295,7 +295,7 @@ impl Sequencer {
                     }
                 }
                 if let Ok(front) = kmsg.peek() {
-                    Self::learn(&mut self.id_base, &mut self.window, front, ring, head);
+                    Self::learn(&mut self.id_base, &mut self.window, front, ring, head, now_ns);
                     let slot = self.window.slot(head);
                     self.join(front, slot, ring, sink);
                 }
@@ -305,6 +305,7 @@ impl Sequencer {
             }
             Some(seq) => match slot {
                 Some(slot) => self.approximate(slot, ring, sink),
+                None if self.learn_from(kmsg, ring, now_ns) => Step::Settled(0),
                 None => {
                     let until = self.window.next_known(head).map_or(seq, |(known, _)| known.min(seq));
                     sink.missing(head, until - head, MissingReason::KernelOverwrote);
@@ -343,32 +344,44 @@ impl Sequencer {
         }
     }
 
+    /// Tries to relate ids to seqs by the record at the front of the queue.
+    fn learn_from<R: RecordRing>(
+        &mut self,
+        kmsg: &Consumer<KmsgRecord>,
+        ring: &R,
+        now_ns: u64,
+    ) -> bool {
+        let Ok(front) = kmsg.peek() else { return false };
+        Self::learn(&mut self.id_base, &mut self.window, front, ring, self.next_seq, now_ns)
+    }
+
     /// Finds the constant between descriptor ids and seqs from the first record
-    /// that came by both ways.
+    /// that came by both ways; true if it was found now.
     fn learn<R: RecordRing>(
         id_base: &mut Option<u64>,
         window: &mut Window,
         front: &KmsgRecord,
         ring: &R,
         next_seq: u64,
-    ) {
+        now_ns: u64,
+    ) -> bool {
         if id_base.is_some() {
-            return;
+            return false;
         }
         let matching = window.unplaced().find_map(|(item, id)| {
             let base = front.seq.wrapping_sub(id) & ID_MASK;
             let same = is_plausible_base(base)
                 && RingRecord::parse(ring.bytes(item))
-                    .is_some_and(|record| record.text() == front.text());
+                    .is_some_and(|record| is_alike(record.text(), front.text()));
             same.then_some(base)
         });
-        if let Some(base) = matching {
-            *id_base = Some(base);
-            window.place(next_seq, |id| {
-                let seq = id.wrapping_add(base) & ID_MASK;
-                seq.abs_diff(front.seq) < 1 << 20 && seq >= front.seq
-            }, base, ID_MASK);
-        }
+        let Some(base) = matching else { return false };
+        *id_base = Some(base);
+        // What waits was captured within one ring's length of this record.
+        window.place(next_seq, now_ns, |id| {
+            Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(front.seq) < 1 << 20)
+        });
+        true
     }
 
     fn join<R: RecordRing, S: Sink>(
@@ -383,12 +396,8 @@ impl Sequencer {
         });
         let context: Option<Context<'_>> = match half {
             Some((half, pieces)) => {
-                // A record printed in pieces has only its beginning in this item,
-                // and /dev/kmsg may show it cut.
-                let alike = half.text_unread()
-                    || pieces > 1
-                    || half.text() == front.text()
-                    || half.text().starts_with(front.text());
+                // A record printed in pieces has only its beginning in this item.
+                let alike = half.text_unread() || pieces > 1 || is_alike(half.text(), front.text());
                 if alike {
                     self.mismatches = 0;
                     self.clock_offset_ns =
@@ -447,6 +456,14 @@ impl Sequencer {
         });
         Step::Settled(1)
     }
+}
+
+/// Whether `/dev/kmsg` can show `text` as `shown`: the same, or cut, perhaps in the
+/// middle of an escape, of which the last bytes are then guessed.
+fn is_alike(text: &[u8], shown: &[u8]) -> bool {
+    const GUESSED_BYTES: usize = 4;
+    let sure = shown.len().saturating_sub(GUESSED_BYTES);
+    text == shown || (shown.len() < text.len() && text[..sure] == shown[..sure])
 }
 
 /// Whether seqs and ids can differ by this. The first id is the negative number of

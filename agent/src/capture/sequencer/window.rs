@@ -141,22 +141,20 @@ impl Window {
         self.order.iter().filter(|queued| queued.seq == EMPTY).map(|queued| (queued.item, queued.id))
     }
 
-    /// Gives the unplaced items their seqs.
+    /// Gives the unplaced items their seqs; one without belongs to the newest.
     pub(super) fn place(
         &mut self,
         next_seq: u64,
-        plausible: impl Fn(u64) -> bool,
-        base: u64,
-        mask: u64,
+        now_ns: u64,
+        seq_of_id: impl Fn(u64) -> Option<u64>,
     ) {
         for index in 0..self.order.len() {
             let Queued { item, seq, id } = self.order[index];
-            if seq != EMPTY {
-                continue;
+            if seq == EMPTY {
+                let seq = seq_of_id(id).unwrap_or(self.newest_seq);
+                self.enter(item, seq, ItemKind::Piece, now_ns, next_seq);
+                self.order[index].seq = seq;
             }
-            let seq = if plausible(id) { id.wrapping_add(base) & mask } else { self.newest_seq };
-            self.enter(item, seq, ItemKind::Piece, 0, next_seq);
-            self.order[index].seq = seq;
         }
         self.unplaced = 0;
     }
