@@ -20,7 +20,9 @@ use futures_util::StreamExt;
 use netconsole_agent::egress::EgressKind;
 use netconsole_agent::net::links::{NetEventKind, watch};
 use netconsole_agent::net::{MacSource, NextHop, ResolveError, Resolver, Wanted, choose_egress};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, capabilities, move_into_link_name_space, set_capabilities,
+};
 
 const MAC_A: [u8; 6] = [2, 0, 0, 0, 0x0a, 1];
 const MAC_B: [u8; 6] = [2, 0, 0, 0, 0x0b, 1];
@@ -74,30 +76,36 @@ impl Namespace {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        let addresses = self.ip("-6 addr show dev up0 scope link");
+        self.ip("link show up0").contains("state UP")
+            && addresses.contains("fe80::")
+            && !addresses.contains("tentative")
+    }
+
     fn shell(&self, script: &str) {
-        let status = Command::new("ip")
-            .args(["netns", "exec", &self.name, "sh", "-c", script])
-            .status()
-            .unwrap();
-        assert!(status.success(), "{script}");
+        let status =
+            Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", script]).status();
+        assert!(status.expect("ip runs").success(), "{script}");
     }
 
     /// Runs `work` in this namespace, on a thread and a runtime of its own.
     fn run<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
+                let namespace = File::open(format!("/run/netns/{}", self.name));
+                let namespace = namespace.expect("the namespace was made by ip");
                 let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(namespace.as_fd(), network).unwrap();
+                move_into_link_name_space(namespace.as_fd(), network).expect("root may enter it");
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.unwrap().block_on(work())
+                runtime.expect("a runtime").block_on(work())
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     fn resolve(&self, wanted: &Wanted) -> Result<NextHop, ResolveError> {
-        self.run(async || Resolver::new().unwrap().resolve(wanted).await)
+        self.run(async || Resolver::new().expect("netlink").resolve(wanted).await)
     }
 }
 
@@ -134,13 +142,19 @@ impl Lan {
             end.ip(&format!("addr add 2001:db8:77::{host}/64 dev up0 nodad"));
             end.ip("link set up0 up");
         }
+        // The kernel notices the carrier up to a second later, and drops until then.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !(lan.a.is_ready() && lan.b.is_ready()) {
+            assert!(Instant::now() < deadline, "the cable stays down");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Some(lan)
     }
 }
 
 fn wanted(remote: &str) -> Wanted {
     Wanted {
-        remote: remote.parse().unwrap(),
+        remote: remote.parse().expect("an address"),
         device: None,
         local: None,
         remote_mac: None,
@@ -153,7 +167,7 @@ fn by(device: &str, remote: &str) -> Wanted {
 }
 
 fn auto(hop: &NextHop) -> (EgressKind, String) {
-    choose_egress(None, hop).unwrap()
+    choose_egress(None, hop).expect("auto never fails")
 }
 
 #[test]
@@ -463,6 +477,50 @@ fn ipsec_policies_are_left_to_udp() {
     let (kind, reason) = auto(&hop);
     assert_eq!(kind, EgressKind::Udp);
     assert!(reason.contains("IPsec"), "{reason}");
+}
+
+#[test]
+fn without_privilege_ipsec_is_assumed_and_the_remedy_named() {
+    let Some(lan) = Lan::new() else { return };
+    lan.a.ip("neigh add 10.77.0.2 lladdr 02:00:00:00:0b:01 nud reachable dev up0");
+    let (known, unknown) = lan.a.run(async || {
+        // Belongs to this thread, which ends with the test.
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let resolver = Resolver::new().unwrap();
+        let known = resolver.resolve(&wanted("10.77.0.2:6666")).await;
+        (known, resolver.resolve(&wanted("10.77.0.3:6666")).await)
+    });
+    let hop = known.unwrap();
+    assert_eq!(hop.dst_mac, Some(MAC_B));
+    assert!(hop.xfrm_policies);
+    let error = unknown.unwrap_err();
+    assert!(matches!(error, ResolveError::Netlink(_)), "{error}");
+    assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+}
+
+#[test]
+fn one_resolver_answers_many_at_once_and_again() {
+    let Some(lan) = Lan::new() else { return };
+    lan.a.run(async || {
+        let resolver = Resolver::new().unwrap();
+        let (good, six, silent) = (
+            wanted("10.77.0.2:6666"),
+            wanted("[2001:db8:77::2]:6666"),
+            Wanted { patience: Duration::from_millis(50), ..wanted("10.77.0.99:6666") },
+        );
+        for _ in 0..10 {
+            let (good, six, silent) = tokio::join!(
+                resolver.resolve(&good),
+                resolver.resolve(&six),
+                resolver.resolve(&silent)
+            );
+            assert_eq!(good.unwrap().local.to_string(), "10.77.0.1");
+            assert_eq!(six.unwrap().local.to_string(), "2001:db8:77::1");
+            assert!(matches!(silent, Err(ResolveError::NeighbourUnresolved { .. })));
+        }
+    });
 }
 
 #[test]
