@@ -51,8 +51,8 @@ pub enum ResolveError {
         remote: IpAddr,
         /// The configured device.
         device: Option<String>,
-        /// What the kernel said.
-        cause: io::Error,
+        /// What the kernel said, in words.
+        cause: &'static str,
     },
     /// The device does not exist in this network namespace.
     #[error(

@@ -185,34 +185,29 @@ impl Resolver {
             local: wanted.local,
             ifindex: device.map(|link| link.ifindex),
         };
-        let no_route = |errno: Errno| ResolveError::NoRoute {
+        let no_route = |cause| ResolveError::NoRoute {
             remote,
             device: device.map(|link| link.name.clone()),
-            cause: errno.into(),
+            cause,
         };
-        let route = match self.netlink.route(query).await {
-            Ok(route) => route,
-            Err(cause) => {
-                return Err(match (Errno::from_io_error(&cause), device) {
-                    (Some(Errno::NODEV), Some(link)) => {
-                        ResolveError::DeviceMissing { device: link.name.clone() }
-                    }
-                    (Some(errno), _) if is_no_route(errno) => no_route(errno),
-                    _ => NetError {
-                        operation: "ask for the route",
-                        object: remote.to_string(),
-                        cause,
-                    }
-                    .into(),
-                });
+        let route = self.netlink.route(query).await.map_err(|cause| {
+            let errno = Errno::from_io_error(&cause);
+            match (errno, errno.and_then(no_route_cause), device) {
+                (Some(Errno::NODEV), _, Some(link)) => {
+                    ResolveError::DeviceMissing { device: link.name.clone() }
+                }
+                (_, Some(words), _) => no_route(words),
+                _ => {
+                    let object = remote.to_string();
+                    NetError { operation: "ask for the route", object, cause }.into()
+                }
             }
-        };
+        })?;
         // IPv6 answers with the route that refuses, IPv4 with an error.
         match route.kind {
-            RouteType::BlackHole => Err(no_route(Errno::INVAL)),
-            RouteType::Unreachable => Err(no_route(Errno::HOSTUNREACH)),
-            RouteType::Prohibit => Err(no_route(Errno::ACCESS)),
-            RouteType::Throw => Err(no_route(Errno::NETUNREACH)),
+            RouteType::BlackHole => Err(no_route(BLACKHOLE)),
+            RouteType::Unreachable => Err(no_route(UNREACHABLE)),
+            RouteType::Prohibit => Err(no_route(PROHIBITED)),
             _ => Ok(route),
         }
     }
@@ -263,18 +258,20 @@ fn check_link(link: &Link, remote: IpAddr) -> Result<(), ResolveError> {
     }
 }
 
-/// The answers to a lookup that found nothing or a route that refuses
-/// (`fib_props` in `net/ipv4/fib_semantics.c`; `EINVAL` is a blackhole).
-fn is_no_route(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::NETUNREACH
-            | Errno::HOSTUNREACH
-            | Errno::ACCESS
-            | Errno::INVAL
-            | Errno::SRCH
-            | Errno::AGAIN
-    )
+const BLACKHOLE: &str = "a blackhole route discards its packets";
+const UNREACHABLE: &str = "a route says that it is unreachable";
+const PROHIBITED: &str = "a route prohibits it";
+
+/// What the errno of a lookup means (`fib_props` in `net/ipv4/fib_semantics.c`),
+/// `None` if it is not about routes.
+fn no_route_cause(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::INVAL => Some(BLACKHOLE),
+        Errno::HOSTUNREACH => Some(UNREACHABLE),
+        Errno::ACCESS => Some(PROHIBITED),
+        Errno::NETUNREACH | Errno::SRCH | Errno::AGAIN => Some("no routing table has an entry"),
+        _ => None,
+    }
 }
 
 /// IPv6 addresses of link scope (RFC 4291, 2.5.6 and 2.7) exist once per link.
