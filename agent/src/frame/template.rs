@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::checksum::Sum;
+use super::checksum::{ShortSum, Sum};
 use super::mac::MacAddr;
 use super::{ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES};
 
@@ -86,9 +86,9 @@ pub struct HeaderTemplate {
     udp_at: usize,
     is_ipv6: bool,
     /// Sum of the IPv4 header with length, id and checksum 0.
-    ip_sum: Sum,
+    ip_sum: ShortSum,
     /// Sum of the pseudo header and the ports, without the lengths.
-    udp_sum: Sum,
+    udp_sum: ShortSum,
 }
 
 impl HeaderTemplate {
@@ -149,8 +149,9 @@ impl HeaderTemplate {
             ip_at,
             udp_at,
             is_ipv6: ethertype == ETHERTYPE_IPV6,
-            ip_sum: Sum::default().bytes(&headers[ip_at..ip_at + IPV4_HEADER_BYTES]),
+            ip_sum: Sum::default().bytes(&headers[ip_at..ip_at + IPV4_HEADER_BYTES]).folded(),
             udp_sum: address_sum
+                .folded()
                 .word(u16::from(IP_PROTOCOL_UDP))
                 .word(local.port())
                 .word(remote.port()),
@@ -198,8 +199,9 @@ impl HeaderTemplate {
 
         let udp = &mut frame[self.udp_at..];
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        let payload_sum = Sum::default().bytes(&udp[UDP_HEADER_BYTES..]).folded();
         // The length counts twice: in the pseudo header and in the UDP header.
-        let sum = self.udp_sum.word(udp_len).word(udp_len).bytes(&udp[UDP_HEADER_BYTES..]);
+        let sum = self.udp_sum.word(udp_len).word(udp_len).plus(payload_sum);
         let checksum = match sum.finish() {
             // RFC 768: "If the computed checksum is zero, it is transmitted as
             // all ones"; RFC 8200, section 8.1 says the same.
