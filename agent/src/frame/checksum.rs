@@ -27,9 +27,17 @@ impl Sum {
         for (sum, word) in sums.iter_mut().zip(single) {
             *sum += u128::from(u64::from_ne_bytes(*word));
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        sums[3] += u128::from(u64::from_ne_bytes(last));
+        let (half, rest) = rest.as_chunks::<4>();
+        for word in half {
+            sums[3] += u128::from(u32::from_ne_bytes(*word));
+        }
+        let (pair, rest) = rest.as_chunks::<2>();
+        for word in pair {
+            sums[2] += u128::from(u16::from_ne_bytes(*word));
+        }
+        if let [byte] = rest {
+            sums[1] += u128::from(u16::from_ne_bytes([*byte, 0]));
+        }
         Self(sums.iter().sum())
     }
 

@@ -15,6 +15,9 @@ use super::{ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES};
 pub const HEADER_MAX_BYTES: usize =
     ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES + IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
 
+/// Shortest headers: Ethernet, IPv4, UDP.
+const HEADER_MIN_BYTES: usize = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + UDP_HEADER_BYTES;
+
 const IPV4_HEADER_BYTES: usize = 20;
 const IPV6_HEADER_BYTES: usize = 40;
 const UDP_HEADER_BYTES: usize = 8;
@@ -184,7 +187,12 @@ impl HeaderTemplate {
         let (Some(frame), Ok(ip_len)) = (buf.get_mut(..total_len), u16::try_from(ip_len)) else {
             return total_len;
         };
-        frame[..header_len].copy_from_slice(&self.headers[..header_len]);
+        // Of a length that the compiler knows, and then what few targets have.
+        frame[..HEADER_MIN_BYTES].copy_from_slice(&self.headers[..HEADER_MIN_BYTES]);
+        if header_len > HEADER_MIN_BYTES {
+            let rest = HEADER_MIN_BYTES..header_len;
+            frame[rest.clone()].copy_from_slice(&self.headers[rest]);
+        }
 
         // Cannot truncate: it is less than `ip_len`.
         let udp_len = (total_len - self.udp_at) as u16;
