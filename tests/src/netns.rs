@@ -117,7 +117,7 @@ impl Pair {
     /// Makes namespaces, devices and addresses, and waits for nothing: the
     /// carrier is there as soon as both ends are up.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "it makes devices; that should be visible")]
+    #[allow(clippy::new_without_default, reason = "it makes devices; that should be visible")]
     pub fn new() -> Self {
         let pair = Self { left: Namespace::new("l"), right: Namespace::new("r") };
         pair.left.ip(&format!(

@@ -6,47 +6,88 @@
 
 /// A running one's complement sum over words in machine order, not yet folded.
 ///
-/// 2^32 words of 32 bits fit, far more than a packet holds.
+/// 2^64 words of 64 bits fit, far more than a packet holds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
+pub(super) struct Sum(u128);
 
 impl Sum {
     /// Adds `bytes`; a trailing odd byte is padded with zero (RFC 1071, section
     /// 1), so only the last piece of a message may have an odd length.
     #[must_use]
     pub(super) fn bytes(self, bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<4>();
-        let mut sum = self.0;
-        for word in words {
-            sum += u64::from(u32::from_ne_bytes(*word));
+        // Four sums, so that an addition does not wait for the one before.
+        let mut sums = [self.0, 0, 0, 0];
+        let (words, rest) = bytes.as_chunks::<8>();
+        let (groups, single) = words.as_chunks::<4>();
+        for group in groups {
+            for (sum, word) in sums.iter_mut().zip(group) {
+                *sum += u128::from(u64::from_ne_bytes(*word));
+            }
         }
-        let mut last = [0; 4];
-        last[..rest.len()].copy_from_slice(rest);
-        Self(sum + u64::from(u32::from_ne_bytes(last)))
+        for (sum, word) in sums.iter_mut().zip(single) {
+            *sum += u128::from(u64::from_ne_bytes(*word));
+        }
+        let (half, rest) = rest.as_chunks::<4>();
+        for word in half {
+            sums[3] += u128::from(u32::from_ne_bytes(*word));
+        }
+        let (pair, rest) = rest.as_chunks::<2>();
+        for word in pair {
+            sums[2] += u128::from(u16::from_ne_bytes(*word));
+        }
+        if let [byte] = rest {
+            sums[1] += u128::from(u16::from_ne_bytes([*byte, 0]));
+        }
+        Self(sums.iter().sum())
     }
 
-    /// Adds one 16-bit field of a header.
+    /// The same sum in 16 bits.
+    #[must_use]
+    pub(super) fn folded(self) -> ShortSum {
+        // Halves are added with their carries, without a branch: how often a
+        // loop turns would depend on the data.
+        let (sum, carry) = (self.0 as u64).overflowing_add((self.0 >> 64) as u64);
+        let sum = sum + u64::from(carry);
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+        ShortSum(sum as u32).folded()
+    }
+}
+
+/// A sum of so few words that 32 bits hold it: enough for a header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShortSum(u32);
+
+impl ShortSum {
+    /// Adds one 16-bit field; up to 2^15 of them fit.
     #[must_use]
     pub(super) fn word(self, value: u16) -> Self {
-        Self(self.0 + u64::from(value.to_be()))
+        Self(self.0 + u32::from(value.to_be()))
+    }
+
+    /// Both sums in one.
+    #[must_use]
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self(self.folded().0 + other.folded().0)
+    }
+
+    fn folded(self) -> Self {
+        let sum = (self.0 & 0xffff) + (self.0 >> 16);
+        Self((sum & 0xffff) + (sum >> 16))
     }
 
     /// The checksum, as the bytes that go into the header.
     #[must_use]
     pub(super) fn finish(self) -> [u8; 2] {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        // The loop leaves 16 bits.
-        (!(sum as u16)).to_ne_bytes()
+        // 16 bits are left.
+        (!(self.folded().0 as u16)).to_ne_bytes()
     }
 }
 
 /// The Internet checksum of `bytes` as a number (network order read as such).
 #[must_use]
 pub fn internet_checksum(bytes: &[u8]) -> u16 {
-    u16::from_be_bytes(Sum::default().bytes(bytes).finish())
+    u16::from_be_bytes(Sum::default().bytes(bytes).folded().finish())
 }
 
 #[cfg(test)]
@@ -71,6 +112,17 @@ mod tests {
         assert_eq!(internet_checksum(&bytes), !0xddf2);
     }
 
+    #[test]
+    fn carries_are_added_back() {
+        // Every word all ones: each addition carries, on every fold.
+        for len in [2usize, 8, 32, 34, 64, 4096, 65_534] {
+            let bytes = vec![0xff; len];
+            assert_eq!(internet_checksum(&bytes), by_the_book(&bytes), "{len} bytes");
+        }
+        assert_eq!(Sum(u128::MAX).folded().finish(), [0, 0]);
+        assert_eq!(Sum((1 << 64) | u128::from(u64::MAX)).folded().finish(), (!1u16).to_ne_bytes());
+    }
+
     proptest! {
         #[test]
         fn equals_the_rfc(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
@@ -85,8 +137,8 @@ mod tests {
             let cut = (cut * 2).min(bytes.len() & !1);
             let (head, tail) = bytes.split_at(cut);
             prop_assert_eq!(
-                Sum::default().bytes(head).bytes(tail).finish(),
-                Sum::default().bytes(&bytes).finish()
+                Sum::default().bytes(head).bytes(tail).folded().finish(),
+                Sum::default().bytes(&bytes).folded().finish()
             );
         }
     }

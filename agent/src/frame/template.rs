@@ -7,13 +7,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::checksum::Sum;
+use super::checksum::{ShortSum, Sum};
 use super::mac::MacAddr;
 use super::{ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES};
 
 /// Longest headers that a template holds, in bytes (Ethernet, tag, IPv6, UDP).
 pub const HEADER_MAX_BYTES: usize =
     ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES + IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
+
+/// Shortest headers: Ethernet, IPv4, UDP.
+const HEADER_MIN_BYTES: usize = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + UDP_HEADER_BYTES;
 
 const IPV4_HEADER_BYTES: usize = 20;
 const IPV6_HEADER_BYTES: usize = 40;
@@ -86,9 +89,9 @@ pub struct HeaderTemplate {
     udp_at: usize,
     is_ipv6: bool,
     /// Sum of the IPv4 header with length, id and checksum 0.
-    ip_sum: Sum,
+    ip_sum: ShortSum,
     /// Sum of the pseudo header and the ports, without the lengths.
-    udp_sum: Sum,
+    udp_sum: ShortSum,
 }
 
 impl HeaderTemplate {
@@ -149,8 +152,9 @@ impl HeaderTemplate {
             ip_at,
             udp_at,
             is_ipv6: ethertype == ETHERTYPE_IPV6,
-            ip_sum: Sum::default().bytes(&headers[ip_at..ip_at + IPV4_HEADER_BYTES]),
+            ip_sum: Sum::default().bytes(&headers[ip_at..ip_at + IPV4_HEADER_BYTES]).folded(),
             udp_sum: address_sum
+                .folded()
                 .word(u16::from(IP_PROTOCOL_UDP))
                 .word(local.port())
                 .word(remote.port()),
@@ -183,7 +187,12 @@ impl HeaderTemplate {
         let (Some(frame), Ok(ip_len)) = (buf.get_mut(..total_len), u16::try_from(ip_len)) else {
             return total_len;
         };
-        frame[..header_len].copy_from_slice(&self.headers[..header_len]);
+        // Of a length that the compiler knows, and then what few targets have.
+        frame[..HEADER_MIN_BYTES].copy_from_slice(&self.headers[..HEADER_MIN_BYTES]);
+        if header_len > HEADER_MIN_BYTES {
+            let rest = HEADER_MIN_BYTES..header_len;
+            frame[rest.clone()].copy_from_slice(&self.headers[rest]);
+        }
 
         // Cannot truncate: it is less than `ip_len`.
         let udp_len = (total_len - self.udp_at) as u16;
@@ -198,8 +207,9 @@ impl HeaderTemplate {
 
         let udp = &mut frame[self.udp_at..];
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        let payload_sum = Sum::default().bytes(&udp[UDP_HEADER_BYTES..]).folded();
         // The length counts twice: in the pseudo header and in the UDP header.
-        let sum = self.udp_sum.word(udp_len).word(udp_len).bytes(&udp[UDP_HEADER_BYTES..]);
+        let sum = self.udp_sum.word(udp_len).word(udp_len).plus(payload_sum);
         let checksum = match sum.finish() {
             // RFC 768: "If the computed checksum is zero, it is transmitted as
             // all ones"; RFC 8200, section 8.1 says the same.

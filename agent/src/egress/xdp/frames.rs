@@ -34,30 +34,32 @@ impl FreeFrame {
 /// The transmit memory.
 pub struct Umem {
     area: Area,
-    frame_bytes: usize,
+    /// Frames are as long as two to this power, in bytes.
+    frame_shift: u32,
     frames: u32,
 }
 
 impl Umem {
     /// Cuts `area` into frames and makes the token of each; `None` if it is too
-    /// small for them.
+    /// small for them, or if their size is not a power of two.
     pub(super) fn new(
         area: Area,
         frame_bytes: usize,
         frames: u32,
     ) -> Option<(Self, Vec<FreeFrame>)> {
-        if frame_bytes.checked_mul(frames as usize)? > area.len_bytes() {
+        let len_bytes = frame_bytes.checked_mul(frames as usize)?;
+        if len_bytes > area.len_bytes() || !frame_bytes.is_power_of_two() {
             return None;
         }
         // Last in, first out: the frame used last is still in the cache.
         let tokens = (0..frames).rev().map(FreeFrame).collect();
-        Some((Self { area, frame_bytes, frames }, tokens))
+        Some((Self { area, frame_shift: frame_bytes.trailing_zeros(), frames }, tokens))
     }
 
     /// Bytes per frame.
     #[must_use]
     pub fn frame_bytes(&self) -> usize {
-        self.frame_bytes
+        1 << self.frame_shift
     }
 
     /// Number of frames.
@@ -75,7 +77,7 @@ impl Umem {
     /// Address of a frame, as it is written into a descriptor.
     #[must_use]
     pub fn address(&self, frame: &FreeFrame) -> u64 {
-        u64::from(frame.0) * self.frame_bytes as u64
+        u64::from(frame.0) << self.frame_shift
     }
 
     /// The bytes of a frame that belongs to us. Empty for a token of another
@@ -84,13 +86,16 @@ impl Umem {
         if frame.0 >= self.frames {
             return &mut [];
         }
-        let offset = frame.0 as usize * self.frame_bytes;
+        let offset = (frame.0 as usize) << self.frame_shift;
         // SAFETY: `new` checked that the frames lie in the area. The area is
         // borrowed mutably through `self`, so there is one slice at a time, and
         // the kernel never writes: there are no receive frames. That it reads
         // no half-written frame follows from the token, which is not queued.
         unsafe {
-            std::slice::from_raw_parts_mut(self.area.base().as_ptr().add(offset), self.frame_bytes)
+            std::slice::from_raw_parts_mut(
+                self.area.base().as_ptr().add(offset),
+                self.frame_bytes(),
+            )
         }
     }
 }
@@ -98,13 +103,13 @@ impl Umem {
 /// Tokens of the frames that the kernel holds, by frame.
 pub(super) struct KernelFrames {
     held: Box<[Option<QueuedFrame>]>,
-    frame_bytes: u64,
+    frame_shift: u32,
 }
 
 impl KernelFrames {
     pub(super) fn new(umem: &Umem) -> Self {
         let held = (0..umem.frames()).map(|_| None).collect();
-        Self { held, frame_bytes: umem.frame_bytes() as u64 }
+        Self { held, frame_shift: umem.frame_shift }
     }
 
     /// Number of frames that the kernel holds.
@@ -128,10 +133,11 @@ impl KernelFrames {
         address: u64,
         can_be: impl FnOnce(u32) -> bool,
     ) -> Option<(FreeFrame, u32)> {
-        if !address.is_multiple_of(self.frame_bytes) {
+        let frame = address >> self.frame_shift;
+        if frame << self.frame_shift != address {
             return None;
         }
-        let frame = usize::try_from(address / self.frame_bytes).ok()?;
+        let frame = usize::try_from(frame).ok()?;
         let token = self.held.get_mut(frame)?.take_if(|token| can_be(token.tx_index))?;
         Some((FreeFrame(token.frame), token.tx_index))
     }
