@@ -14,6 +14,7 @@ mod signals;
 mod summary;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Command {
     Test(test::Args),
     /// Send real kernel records between two namespaces and show them arrive (needs root)
     Demo,
+    /// Compare the agent with the kernel's own netconsole in VMs with stock Debian kernels
+    Vm(vm::Args),
     /// Run every benchmark
     Bench(bench::Args),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build => build::run(),
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

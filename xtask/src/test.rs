@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::run::{cmd, execute, root, run_watched, target_dir};
 use crate::setup::{self, Need};
+use crate::signals::Interrupt;
 use crate::summary::{CargoTest, Count, Steps};
 use crate::toolchain::Toolchain;
+use crate::vm;
 
 const UNIT: &str = "configs/netconsole-agent.service";
 
@@ -52,6 +54,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if root().join(UNIT).is_file() {
         steps.run("systemd unit", |_| execute(&mut cmd("systemd-analyze", ["verify", UNIT])));
+    }
+    if !args.quick {
+        let interrupt = Interrupt::watch()?;
+        for series in vm::TESTED {
+            steps.run(&format!("VM, kernel {series}"), |count| {
+                *count += vm::test(series, &toolchain, &interrupt, false, false)?;
+                Ok(())
+            });
+        }
     }
     steps.finish()
 }

@@ -1,0 +1,230 @@
+//! Records of `/dev/kmsg`, and what netconsole makes of them.
+//!
+//! This is written from the kernel (`drivers/net/netconsole.c`,
+//! `kernel/printk/printk.c`) and shares nothing with the agent, so that a
+//! mistake there cannot hide behind the same mistake here. It is for tests: it
+//! allocates, and is as plain as it can be.
+
+use anyhow::{Context, Result, ensure};
+
+/// `MAX_PRINT_CHUNK` of netconsole.c: the longest datagram in bytes.
+const DATAGRAM_MAX_BYTES: usize = 1000;
+
+/// A record as `/dev/kmsg` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) seq: u64,
+    pub(crate) timestamp_us: u64,
+    /// syslog facility; 0 is the kernel itself.
+    pub(crate) facility: u64,
+    /// Everything before the `;`.
+    pub(crate) header: Vec<u8>,
+    /// Everything after it: the escaped text and the dictionary.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Record {
+    /// Takes a record apart.
+    pub(crate) fn parse(raw: &[u8]) -> Result<Self> {
+        let end = raw.iter().position(|&byte| byte == b';').context("no ; in a record")?;
+        let header = std::str::from_utf8(&raw[..end]).context("a header that is no text")?;
+        let mut fields = header.split(',');
+        let mut number = |name: &str| -> Result<u64> {
+            let field = fields.next().with_context(|| format!("no {name} in {header}"))?;
+            field.parse().with_context(|| format!("{name} of {header}"))
+        };
+        let (priority, seq, timestamp_us) =
+            (number("priority")?, number("seq")?, number("timestamp")?);
+        Ok(Self {
+            seq,
+            timestamp_us,
+            facility: priority >> 3,
+            header: header.as_bytes().to_vec(),
+            body: raw[end + 1..].to_vec(),
+        })
+    }
+
+    /// The text without its dictionary, not escaped.
+    pub(crate) fn text(&self) -> Vec<u8> {
+        let escaped = self.body.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let mut text = Vec::new();
+        let mut rest = escaped;
+        while let [first, tail @ ..] = rest {
+            let hex = tail.strip_prefix(b"x").and_then(|tail| tail.first_chunk::<2>());
+            let byte = hex
+                .filter(|_| *first == b'\\')
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            text.push(byte.unwrap_or(*first));
+            rest = if byte.is_some() { &rest[4..] } else { tail };
+        }
+        text
+    }
+
+    /// The datagrams of a basic target: the text as a console prints it, cut
+    /// where it is too long.
+    pub(crate) fn basic(&self) -> Vec<Vec<u8>> {
+        let (seconds, micros) = (self.timestamp_us / 1_000_000, self.timestamp_us % 1_000_000);
+        let mut printed = Vec::new();
+        for line in self.text().split(|&byte| byte == b'\n') {
+            printed.extend_from_slice(format!("[{seconds:5}.{micros:06}] ").as_bytes());
+            printed.extend_from_slice(line);
+            printed.push(b'\n');
+        }
+        printed.chunks(DATAGRAM_MAX_BYTES).map(<[u8]>::to_vec).collect()
+    }
+}
+
+/// `header;body` in as many datagrams as it takes (`send_fragmented_body`).
+pub(crate) fn fragments(header: &[u8], body: &[u8]) -> Vec<Vec<u8>> {
+    if header.len() + 1 + body.len() <= DATAGRAM_MAX_BYTES {
+        return vec![[header, b";", body].concat()];
+    }
+    let mut datagrams = Vec::new();
+    let mut offset = 0;
+    while offset < body.len() {
+        let field = format!(",ncfrag={offset}/{};", body.len());
+        let mut datagram = [header, field.as_bytes()].concat();
+        let end = body.len().min(offset + DATAGRAM_MAX_BYTES - datagram.len());
+        datagram.extend_from_slice(&body[offset..end]);
+        datagrams.push(datagram);
+        offset = end;
+    }
+    datagrams
+}
+
+/// A message of an extended target, put together from its datagrams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) seq: u64,
+    /// With the release, without `ncfrag`.
+    pub(crate) header: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    /// As they came.
+    pub(crate) datagrams: Vec<Vec<u8>>,
+}
+
+/// Puts the messages of one target together; `with_release` tells whether the
+/// first field is a release.
+///
+/// # Errors
+/// A datagram that is none of netconsole's, or fragments that do not follow one
+/// another: on the VM's network nothing is lost or overtaken.
+pub(crate) fn messages(datagrams: &[&[u8]], with_release: bool) -> Result<Vec<Message>> {
+    let mut messages: Vec<Message> = Vec::new();
+    // How much of the last message is still to come.
+    let mut missing_bytes = 0;
+    for &datagram in datagrams {
+        let shown = String::from_utf8_lossy(datagram);
+        let end = datagram.iter().position(|&byte| byte == b';');
+        let end = end.with_context(|| format!("no header in {shown:?}"))?;
+        let header = std::str::from_utf8(&datagram[..end]).context("a header that is no text")?;
+        let (header, fragment) = match header.split_once(",ncfrag=") {
+            Some((header, fragment)) => (header, Some(fragment)),
+            None => (header, None),
+        };
+        let payload = &datagram[end + 1..];
+        if missing_bytes > 0 {
+            let message = messages.last_mut().context("a fragment of nothing")?;
+            let expected = format!("{}/{}", message.body.len(), message.body.len() + missing_bytes);
+            ensure!(
+                header.as_bytes() == message.header && fragment == Some(&expected),
+                "fragment {expected} of seq {} was expected, not {shown:?}",
+                message.seq
+            );
+            missing_bytes = missing_bytes
+                .checked_sub(payload.len())
+                .with_context(|| format!("too long a fragment: {shown:?}"))?;
+            message.body.extend_from_slice(payload);
+            message.datagrams.push(datagram.to_vec());
+            continue;
+        }
+        let mut fields = header.split(',').skip(usize::from(with_release));
+        let seq = fields.nth(1).and_then(|seq| seq.parse().ok());
+        if let Some(fragment) = fragment {
+            let total = fragment.strip_prefix("0/").and_then(|total| total.parse::<usize>().ok());
+            let total = total.with_context(|| format!("not a first fragment: {shown:?}"))?;
+            missing_bytes = total
+                .checked_sub(payload.len())
+                .with_context(|| format!("too long a fragment: {shown:?}"))?;
+        }
+        messages.push(Message {
+            seq: seq.with_context(|| format!("no seq in {shown:?}"))?,
+            header: header.as_bytes().to_vec(),
+            body: payload.to_vec(),
+            datagrams: vec![datagram.to_vec()],
+        });
+    }
+    ensure!(missing_bytes == 0, "the last message lacks {missing_bytes} bytes");
+    Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The datagrams of an extended target that prefixes `release` and appends
+    /// `extra`.
+    fn extended(record: &Record, release: Option<&str>, extra: &[u8]) -> Vec<Vec<u8>> {
+        let prefix = release.map(|release| format!("{release},")).unwrap_or_default();
+        let header = [prefix.as_bytes(), &record.header].concat();
+        fragments(&header, &[&record.body, extra].concat())
+    }
+
+    fn record(text: &str) -> Record {
+        Record::parse(format!("14,431,6162721,-;{text}\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn takes_a_record_apart() {
+        let raw = b"2046,7,1234567,c;back\\x5cslash\\x09tab \\x\n SUBSYSTEM=pci\n";
+        let record = Record::parse(raw).unwrap();
+        assert_eq!((record.facility, record.seq, record.timestamp_us), (255, 7, 1_234_567));
+        assert_eq!(record.text(), b"back\\slash\ttab \\x");
+        assert_eq!(record.basic(), [b"[    1.234567] back\\slash\ttab \\x\n"]);
+        assert_eq!(extended(&record, None, b""), [raw]);
+        assert!(Record::parse(b"6,7;x").is_err());
+    }
+
+    /// The lengths that a stock 7.2 kernel sent for a text of 1006 bytes with 86
+    /// bytes of data behind it: `ncfrag=0/1093` and `ncfrag=969/1093`.
+    #[test]
+    fn cuts_where_the_kernel_cuts() {
+        let record = record(&"C".repeat(1006));
+        let datagrams = extended(&record, None, &[b'x'; 86]);
+        let starts: Vec<_> = datagrams.iter().map(|datagram| &datagram[..32]).collect();
+        assert_eq!(
+            starts,
+            [b"14,431,6162721,-,ncfrag=0/1093;C", b"14,431,6162721,-,ncfrag=969/1093"]
+        );
+        assert_eq!(datagrams[0].len(), 1000);
+        // And with the release: 950.
+        let datagrams = extended(&record, Some("7.2.12+deb13-amd64"), b"");
+        assert!(datagrams[1].starts_with(b"7.2.12+deb13-amd64,14,431,6162721,-,ncfrag=950/1007;"));
+    }
+
+    #[test]
+    fn puts_together_what_was_cut() {
+        let long = record(&"C".repeat(1006));
+        let short = Record::parse(b"6,432,6162722,-;short\n").unwrap();
+        let mut datagrams = extended(&long, Some("6.12.1"), b" k=v\n");
+        datagrams.extend(extended(&short, Some("6.12.1"), b""));
+        let borrowed: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
+        let found = messages(&borrowed, true).unwrap();
+        assert_eq!(found.iter().map(|message| message.seq).collect::<Vec<_>>(), [431, 432]);
+        assert!(found[0].body.ends_with(b"C\n k=v\n") && found[0].body.len() == 1012);
+        assert_eq!(found[0].datagrams, datagrams[..2]);
+        assert!(messages(&[borrowed[0], borrowed[2]], true).is_err());
+        assert!(messages(&borrowed[1..], true).is_err());
+        assert!(messages(&borrowed[..1], true).is_err());
+    }
+
+    #[test]
+    fn every_line_of_a_record_gets_the_prefix() {
+        let record = record("two\\x0alines\\x0a");
+        assert_eq!(
+            record.basic(),
+            [b"[    6.162721] two\n[    6.162721] lines\n[    6.162721] \n"]
+        );
+    }
+}
