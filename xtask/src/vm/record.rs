@@ -44,21 +44,33 @@ impl Record {
         })
     }
 
-    /// The text without its dictionary, not escaped.
+    /// The text without its dictionary, not escaped. An escape at its end that the
+    /// kernel cut off is left out.
     pub(crate) fn text(&self) -> Vec<u8> {
-        let escaped = self.body.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let mut rest = self.body.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let mut text = Vec::new();
-        let mut rest = escaped;
         while let [first, tail @ ..] = rest {
-            let hex = tail.strip_prefix(b"x").and_then(|tail| tail.first_chunk::<2>());
-            let byte = hex
-                .filter(|_| *first == b'\\')
-                .and_then(|digits| std::str::from_utf8(digits).ok())
-                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            text.push(byte.unwrap_or(*first));
-            rest = if byte.is_some() { &rest[4..] } else { tail };
+            // The kernel writes a backslash itself as an escape, too.
+            if *first != b'\\' {
+                text.push(*first);
+                rest = tail;
+                continue;
+            }
+            let digits = tail.strip_prefix(b"x").and_then(|tail| tail.first_chunk::<2>());
+            let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+            let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
+                break;
+            };
+            text.push(byte);
+            rest = &rest[4..];
         }
         text
+    }
+
+    /// Whether the kernel cut the record because it was too long once escaped
+    /// (`PRINTK_MESSAGE_MAX`); `/dev/kmsg` then shows only a part of the text.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.body.last() != Some(&b'\n')
     }
 
     /// The datagrams of a basic target: the text as a console prints it, cut
@@ -102,6 +114,13 @@ pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
     /// As they came.
     pub(crate) datagrams: Vec<Vec<u8>>,
+}
+
+impl Message {
+    /// Whether a line of the body begins with `start`.
+    pub(crate) fn body_has(&self, start: &str) -> bool {
+        self.body.split(|&byte| byte == b'\n').any(|line| line.starts_with(start.as_bytes()))
+    }
 }
 
 /// Puts the messages of one target together; `with_release` tells whether the
@@ -177,13 +196,20 @@ mod tests {
 
     #[test]
     fn takes_a_record_apart() {
-        let raw = b"2046,7,1234567,c;back\\x5cslash\\x09tab \\x\n SUBSYSTEM=pci\n";
+        let raw = b"2046,7,1234567,c;back\\x5cslash\\x09tab \n SUBSYSTEM=pci\n";
         let record = Record::parse(raw).unwrap();
         assert_eq!((record.facility, record.seq, record.timestamp_us), (255, 7, 1_234_567));
-        assert_eq!(record.text(), b"back\\slash\ttab \\x");
-        assert_eq!(record.basic(), [b"[    1.234567] back\\slash\ttab \\x\n"]);
+        assert_eq!(record.text(), b"back\\slash\ttab ");
+        assert_eq!(record.basic(), [b"[    1.234567] back\\slash\ttab \n"]);
         assert_eq!(extended(&record, None, b""), [raw]);
         assert!(Record::parse(b"6,7;x").is_err());
+    }
+
+    #[test]
+    fn knows_a_record_that_was_cut() {
+        let record = Record::parse(b"12,7,1,-;a\\x01\\x0").unwrap();
+        assert!(record.is_cut());
+        assert_eq!(record.text(), b"a\x01");
     }
 
     /// The lengths that a stock 7.2 kernel sent for a text of 1006 bytes with 86

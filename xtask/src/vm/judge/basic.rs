@@ -1,0 +1,80 @@
+//! Judges basic targets. Their datagrams carry no seq, so they are compared in
+//! order with what the records call for.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::super::record::Record;
+use super::{Evidence, KERNEL_BASE, Target, WITHOUT_PROGRAM, shown};
+
+impl Evidence<'_> {
+    /// How many of the phase's records the kernel's netconsole sent as expected.
+    pub(super) fn kernel_basic(&self, phase: &str) -> Result<String> {
+        let records = self.report.phase(phase)?;
+        let sent = self.payloads(KERNEL_BASE + Target::Basic.offset());
+        let mut rest = sent.as_slice();
+        let found = records.iter().filter(|record| advance(record, &mut rest)).count();
+        ensure!(found > 0, "none of {} records was sent", records.len());
+        Ok(format!("{found} of {} records as expected", records.len()))
+    }
+
+    /// Whether the agent sent the phase's records, one after the other. Where
+    /// `/dev/kmsg` shows only a part of a text, what the kernel sent is the
+    /// reference, unless the agent has nothing but `/dev/kmsg` either.
+    pub(super) fn agent_basic(&self, phase: &str, port: u16) -> Result<String> {
+        let records = self.report.phase(phase)?;
+        let sent = self.payloads(port);
+        let first = records.first().context("no records")?.basic();
+        let start = sent.iter().position(|payload| *payload == first[0].as_slice());
+        let start = start.with_context(|| format!("{} was not sent", shown(&first)))?;
+        let kernels = self.payloads(KERNEL_BASE + Target::Basic.offset());
+        let kernels: BTreeSet<&[u8]> = kernels.into_iter().collect();
+        let mut rest = &sent[start..];
+        let mut same = 0;
+        for record in records {
+            let seq = record.seq;
+            let Some(count) = datagrams_of(record, rest) else {
+                let expected = shown(&record.basic());
+                bail!(
+                    "seq {seq}: {expected} was expected, not {}",
+                    shown(&rest[..rest.len().min(1)])
+                )
+            };
+            let (ours, later) = rest.split_at(count);
+            let also_the_kernel = ours.iter().all(|payload| kernels.contains(payload));
+            ensure!(
+                also_the_kernel || !record.is_cut() || phase == WITHOUT_PROGRAM,
+                "seq {seq}: the kernel did not send {}",
+                shown(ours)
+            );
+            same += usize::from(also_the_kernel);
+            rest = later;
+        }
+        Ok(format!("{} records, {same} as the kernel sent them", records.len()))
+    }
+}
+
+/// How many datagrams at the start of `sent` are the record's, if they are.
+fn datagrams_of(record: &Record, sent: &[&[u8]]) -> Option<usize> {
+    let expected = record.basic();
+    if !record.is_cut() {
+        let same = expected.iter().zip(sent).all(|(expected, sent)| expected == sent);
+        return (same && sent.len() >= expected.len()).then_some(expected.len());
+    }
+    let last = sent.iter().position(|payload| payload.ends_with(b"\n"))?;
+    let known = expected.concat();
+    let known = known.strip_suffix(b"\n").unwrap_or(&known);
+    sent[..=last].concat().starts_with(known).then_some(last + 1)
+}
+
+/// Moves `rest` behind the record's datagrams, if they are in it.
+fn advance(record: &Record, rest: &mut &[&[u8]]) -> bool {
+    for start in 0..rest.len() {
+        if let Some(count) = datagrams_of(record, &rest[start..]) {
+            *rest = &rest[start + count..];
+            return true;
+        }
+    }
+    false
+}
