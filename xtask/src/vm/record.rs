@@ -9,6 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 /// `MAX_PRINT_CHUNK` of netconsole.c: the longest datagram in bytes.
 const DATAGRAM_MAX_BYTES: usize = 1000;
+/// `PRINTK_MESSAGE_MAX` of kernel/printk/internal.h: the longest record with its
+/// header in bytes (8192 before 6.4, which no record gets near).
+const RECORD_MAX_BYTES: usize = 2048;
 
 /// A record as `/dev/kmsg` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +70,11 @@ impl Record {
         text
     }
 
-    /// Whether the kernel cut the record because it was too long once escaped
-    /// (`PRINTK_MESSAGE_MAX`); `/dev/kmsg` then shows only a part of the text.
+    /// Whether the kernel cut the record because it was too long once escaped;
+    /// `/dev/kmsg` then shows only a part of the text. The final newline may
+    /// still be there, behind half an escape.
     pub(crate) fn is_cut(&self) -> bool {
-        self.body.last() != Some(&b'\n')
+        self.header.len() + 1 + self.body.len() == RECORD_MAX_BYTES
     }
 
     /// The datagrams of a basic target: the text as a console prints it, cut
@@ -207,9 +211,16 @@ mod tests {
 
     #[test]
     fn knows_a_record_that_was_cut() {
-        let record = Record::parse(b"12,7,1,-;a\\x01\\x0").unwrap();
+        // As a stock 6.12 kernel shows 900 bytes of 0x01.
+        let header = "14,1222,5610176,-;";
+        let escapes = (RECORD_MAX_BYTES - header.len()) / 4;
+        let mut raw = format!("{header}{}", r"\x01".repeat(escapes));
+        raw.push_str(&"\\x0"[..RECORD_MAX_BYTES - 1 - raw.len()]);
+        raw.push('\n');
+        let record = Record::parse(raw.as_bytes()).unwrap();
         assert!(record.is_cut());
-        assert_eq!(record.text(), b"a\x01");
+        assert_eq!(record.text(), vec![1; escapes]);
+        assert!(!Record::parse(&raw.as_bytes()[1..]).unwrap().is_cut());
     }
 
     /// The lengths that a stock 7.2 kernel sent for a text of 1006 bytes with 86
