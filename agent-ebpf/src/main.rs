@@ -1,2 +1,29 @@
-//! x
-fn main(){}
+//! The eBPF programs of netconsole-agent.
+//!
+//! `printk_*` copy kernel log records into the ring buffer `RECORDS`, `netdev_*` copy
+//! events of network devices into `NETDEV_EVENTS`. Each program exists once per
+//! kind of hook; user space attaches one set and never two of the same job.
+//! The programs decide nothing: filtering, order and joining happen in the agent.
+#![no_std]
+#![no_main]
+#![allow(
+    unsafe_code,
+    reason = "eBPF programs read raw kernel memory through helpers; the verifier checks each access"
+)]
+#![allow(missing_docs, reason = "the program and map macros generate undocumented items")]
+
+mod context;
+mod maps;
+mod netdev;
+mod printk;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Without a GPL-compatible licence the kernel refuses the read helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

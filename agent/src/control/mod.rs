@@ -1,1 +1,4 @@
-//! placeholder
+//! The control thread's side: everything that may sleep.
+
+pub mod socket;
+pub mod status;

@@ -5,7 +5,18 @@
 //! when the kernel has taken each of them, and does nothing else: it neither
 //! encodes nor resolves nor logs.
 
+mod error;
+pub mod memory;
+pub mod packet;
+pub mod pcap;
+mod slots;
+pub mod udp;
+pub mod xdp;
+
 use std::io;
+
+pub use self::error::OpenError;
+use crate::frame::{ETHERNET_HEADER_BYTES, frame_limit_bytes};
 
 /// Names the datagram to its owner when its fate is known. The egress does not
 /// look into it.
@@ -33,6 +44,15 @@ pub enum PushError {
         /// Bytes of the packet.
         len_bytes: usize,
         /// Most that can be sent there.
+        limit_bytes: usize,
+    },
+    /// The buffer cannot hold a packet of this kind (AF_XDP, AF_PACKET: not
+    /// even an Ethernet header).
+    #[error("a packet of {len_bytes} bytes is shorter than {limit_bytes} bytes")]
+    TooShort {
+        /// Bytes of the packet.
+        len_bytes: usize,
+        /// Least that can be sent there.
         limit_bytes: usize,
     },
 }
@@ -87,12 +107,10 @@ pub trait Egress: Send {
     ///
     /// # Errors
     /// [`PushError::Full`] before `fill` was called, if no slot is free;
-    /// [`PushError::TooLong`] after it, and the slot is free again.
-    fn push(
-        &mut self,
-        tag: Tag,
-        fill: &mut dyn FnMut(&mut [u8]) -> usize,
-    ) -> Result<(), PushError>;
+    /// [`PushError::TooLong`] or [`PushError::TooShort`] after it, and the slot
+    /// is free again.
+    fn push(&mut self, tag: Tag, fill: &mut dyn FnMut(&mut [u8]) -> usize)
+    -> Result<(), PushError>;
 
     /// Hands what was pushed to the kernel: at most one system call for a batch
     /// where the kind allows it. What the kernel does not take now stays queued
@@ -115,4 +133,17 @@ pub trait Egress: Send {
     /// after it. (The socket itself is closed when the box is dropped, by the
     /// control thread.)
     fn abandon(&mut self, unsent: &mut dyn FnMut(Tag));
+}
+
+/// Whether a frame may leave by a device with this MTU. AF_XDP checks neither
+/// end (a frame over the MTU is sent, one shorter than its header dropped).
+fn check_frame(slot: &[u8], len_bytes: usize, mtu_bytes: usize) -> Result<(), PushError> {
+    let limit_bytes = frame_limit_bytes(slot, mtu_bytes).min(slot.len());
+    if len_bytes > limit_bytes {
+        return Err(PushError::TooLong { len_bytes, limit_bytes });
+    }
+    if len_bytes < ETHERNET_HEADER_BYTES {
+        return Err(PushError::TooShort { len_bytes, limit_bytes: ETHERNET_HEADER_BYTES });
+    }
+    Ok(())
 }

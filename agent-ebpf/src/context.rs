@@ -1,0 +1,57 @@
+//! The context of the printing CPU: who runs there, and in which cgroup.
+
+use agent_common::{Offsets, RecordHead};
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+    generated::{
+        bpf_get_smp_processor_id, bpf_get_current_cgroup_id, bpf_get_current_task, bpf_ktime_get_ns,
+        bpf_probe_read_kernel_str,
+    },
+};
+
+/// Fills in what does not depend on the record.
+#[inline(always)]
+pub(crate) fn fill(head: &mut RecordHead, offsets: &Offsets) {
+    // SAFETY: these helpers take no pointer.
+    unsafe {
+        head.ktime_ns = bpf_ktime_get_ns();
+        head.cgroup_id = bpf_get_current_cgroup_id();
+        head.cpu = bpf_get_smp_processor_id();
+    }
+    head.pid = bpf_get_current_pid_tgid() as u32;
+    head.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    head.cgroup[0] = 0;
+    if offsets.task_cgroups != 0 {
+        read_cgroup_leaf(&mut head.cgroup, offsets);
+    }
+}
+
+/// Copies `current->cgroups->dfl_cgrp->kn->name`. Here and not in user space,
+/// because a short-lived group is gone when the agent sees the record.
+#[inline(always)]
+fn read_cgroup_leaf(leaf: &mut [u8; 64], offsets: &Offsets) {
+    // SAFETY: the reads are checked by the helper; a failed one ends the walk
+    // and leaves the name empty.
+    unsafe {
+        let task = bpf_get_current_task();
+        let Some(css_set) = read_u64(task + u64::from(offsets.task_cgroups)) else { return };
+        let Some(cgroup) = read_u64(css_set + u64::from(offsets.css_set_dfl_cgrp)) else { return };
+        let Some(kn) = read_u64(cgroup + u64::from(offsets.cgroup_kn)) else { return };
+        let Some(name) = read_u64(kn + u64::from(offsets.kernfs_node_name)) else { return };
+        bpf_probe_read_kernel_str(leaf.as_mut_ptr().cast(), 64, name as *const _);
+    }
+}
+
+/// Reads a word of kernel memory.
+#[inline(always)]
+pub(crate) fn read_u64(address: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address as *const u64) }.ok()
+}
+
+/// Reads half a word of kernel memory.
+#[inline(always)]
+pub(crate) fn read_u32(address: u64) -> Option<u32> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address as *const u32) }.ok()
+}

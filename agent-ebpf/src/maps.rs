@@ -1,0 +1,119 @@
+//! Maps, read-only globals, and the few operations on them.
+
+use agent_common::{DeviceInfo, Offsets, RecordHead, Sleeper, TEXT_ROOM_BYTES, counter};
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_ringbuf_output,
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+
+/// Records on their way to the agent; the agent sets the size at load time.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Carries no data: its wake-up is the doorbell of whoever sleeps. A ring of its
+/// own, because the wake-up of a ring reaches only a waiter for whom that ring
+/// is not empty, and the pump may have emptied `RECORDS` by then.
+#[map]
+static DOORBELL: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+#[map]
+static SLEEPER: Array<Sleeper> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static NETDEV_EVENTS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// Scratch of the text programs: one entry per program, since an NMI may run one
+/// program in the middle of another on the same CPU.
+#[map]
+pub(crate) static TEXT_SCRATCH: PerCpuArray<TextRecord> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static WHOLE_SCRATCH: PerCpuArray<WholeRecord> = PerCpuArray::with_max_entries(2, 0);
+
+/// Set by the agent before the programs are loaded.
+#[unsafe(no_mangle)]
+static OFFSETS: Global<Offsets> = Global::new(ZERO_OFFSETS);
+
+// SAFETY: all fields are integers, for which zero is a value.
+const ZERO_OFFSETS: Offsets = unsafe { core::mem::zeroed() };
+
+#[repr(C)]
+pub(crate) struct TextRecord {
+    pub(crate) head: RecordHead,
+    pub(crate) text: [u8; TEXT_ROOM_BYTES],
+}
+
+#[repr(C)]
+pub(crate) struct WholeRecord {
+    pub(crate) head: RecordHead,
+    pub(crate) device: DeviceInfo,
+    pub(crate) text: [u8; TEXT_ROOM_BYTES],
+}
+
+#[inline(always)]
+pub(crate) fn offsets() -> Offsets {
+    OFFSETS.load()
+}
+
+/// Adds one and returns the new value.
+#[inline(always)]
+pub(crate) fn count(index: u32) -> u64 {
+    match COUNTERS.get_ptr_mut(index) {
+        // SAFETY: the pointer comes from the map, and each CPU has its own value;
+        // a nested program on this CPU can at worst make one count disappear.
+        Some(value) => unsafe {
+            *value += 1;
+            *value
+        },
+        None => 0,
+    }
+}
+
+/// Writes `len_bytes` bytes from `record` to `RECORDS` and wakes the sleeper if there is one.
+///
+/// # Safety
+/// `record` must point to at least `len_bytes` initialised bytes.
+#[inline(always)]
+pub(crate) unsafe fn emit<T>(record: *mut T, len_bytes: u64) {
+    // SAFETY: the caller vouches for the memory; the helper copies it.
+    let status = unsafe {
+        bpf_ringbuf_output(
+            RECORDS_PTR.cast(),
+            record.cast(),
+            len_bytes,
+            u64::from(BPF_RB_NO_WAKEUP),
+        )
+    };
+    if status != 0 {
+        count(counter::RING_FULL);
+        return;
+    }
+    count(counter::CAPTURED);
+    wake_sleeper();
+}
+
+const RECORDS_PTR: *mut RingBuf = (&raw const RECORDS).cast_mut();
+
+/// Rings the doorbell if a thread sleeps. Must follow the commit of the record,
+/// whose `xchg` is the barrier between the record and this look.
+#[inline(always)]
+fn wake_sleeper() {
+    let Some(sleeper) = SLEEPER.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer comes from the map; both sides access the word as a
+    // whole. Two CPUs may both see 1 and ring twice, which wakes once.
+    unsafe {
+        let asleep = &raw mut (*sleeper).asleep;
+        if asleep.read_volatile() == 0 {
+            return;
+        }
+        asleep.write_volatile(0);
+    }
+    count(counter::DOORBELL);
+    // A full doorbell means that a wake-up is already on its way.
+    let _ = DOORBELL.output::<u64>(&0u64, u64::from(BPF_RB_FORCE_WAKEUP));
+}

@@ -1,0 +1,224 @@
+//! The printk programs.
+//!
+//! `printk:console` (`kernel/printk/printk.c`, `printk_sprint`) gives the text while it is
+//! stored: the record has its place in printk's ring, but neither level nor
+//! time. `prb_commit` and `prb_final_commit` (`kernel/printk/printk_ringbuffer.c`) get the
+//! record when it is complete.
+
+use agent_common::{
+    FLAG_CONT, FLAG_FINAL, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, Offsets,
+    TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
+};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_probe_read_kernel,
+    macros::{btf_tracepoint, fentry, kprobe, raw_tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext, RawTracePointContext},
+};
+use aya_log_ebpf::warn;
+
+use crate::{
+    context::{self, read_u32, read_u64},
+    maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offsets},
+};
+
+#[btf_tracepoint(function = "console")]
+fn printk_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    text(&ctx, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "console")]
+fn printk_raw_tp(ctx: RawTracePointContext) -> i32 {
+    text(&ctx, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+#[fentry(function = "prb_commit")]
+fn printk_commit_fentry(ctx: FEntryContext) -> i32 {
+    whole(&ctx, ctx.arg::<u64>(0), 0, 0);
+    0
+}
+
+#[fentry(function = "prb_final_commit")]
+fn printk_final_fentry(ctx: FEntryContext) -> i32 {
+    whole(&ctx, ctx.arg::<u64>(0), 1, FLAG_FINAL);
+    0
+}
+
+#[kprobe(function = "prb_commit")]
+fn printk_commit_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(entry) = ctx.arg::<u64>(0) {
+        whole(&ctx, entry, 0, 0);
+    }
+    0
+}
+
+#[kprobe(function = "prb_final_commit")]
+fn printk_final_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(entry) = ctx.arg::<u64>(0) {
+        whole(&ctx, entry, 1, FLAG_FINAL);
+    }
+    0
+}
+
+/// Text and context, for the tracepoint.
+#[inline(always)]
+fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
+    let Some(record) = TEXT_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: the scratch belongs to this CPU and this program while it runs.
+    let record_ref = unsafe { &mut *record };
+    let head = &mut record_ref.head;
+    context::fill(head, &offsets());
+    head.layout = LAYOUT_VERSION;
+    head.kind = KIND_TEXT;
+    head.flags = 0;
+    head.text_at = TEXT_AT_TEXT as u16;
+    head.ts_ns = 0;
+    head.caller_id = 0;
+    head.level = 0;
+    head.facility = 0;
+    head.reserved = 0;
+    // The word before the text of a new record is the descriptor id
+    // (`struct prb_data_block`); before a continuation it is older text.
+    head.seq = read_u64(text.wrapping_sub(8)).unwrap_or(u64::MAX);
+
+    let copied = copy_text(ctx, record_ref.text.as_mut_ptr(), text, len_bytes, &mut head.flags);
+    head.text_len_bytes = copied as u16;
+    // SAFETY: head and `copied` bytes of text are initialised.
+    unsafe { emit(record, TEXT_AT_TEXT as u64 + copied) };
+}
+
+/// The whole record behind a `struct prb_reserved_entry`, at the entry of its commit.
+#[inline(always)]
+fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
+    let Some(record) = WHOLE_SCRATCH.get_ptr_mut(scratch_index) else { return };
+    // SAFETY: the scratch belongs to this CPU and this program while it runs.
+    let record_ref = unsafe { &mut *record };
+    let offsets = offsets();
+    let head = &mut record_ref.head;
+    head.layout = LAYOUT_VERSION;
+    head.kind = KIND_WHOLE;
+    head.flags = flags;
+    head.text_at = TEXT_AT_WHOLE as u16;
+    head.reserved = 0;
+
+    let Some(found) = find(entry, &offsets) else {
+        read_failed(ctx);
+        return;
+    };
+    let o = |offset: u32| found.info + u64::from(offset);
+    let (Some(seq), Some(ts_ns), Some(len_and_more), Some(caller_id)) = (
+        read_u64(o(offsets.info_seq)),
+        read_u64(o(offsets.info_ts_nsec)),
+        read_u32(o(offsets.info_text_len)),
+        read_u32(o(offsets.info_caller_id)),
+    ) else {
+        read_failed(ctx);
+        return;
+    };
+    let (Some(facility), Some(flags_level)) =
+        (read_u32(o(offsets.info_facility)), read_u32(o(offsets.info_flags_level)))
+    else {
+        read_failed(ctx);
+        return;
+    };
+    head.seq = seq;
+    head.ts_ns = ts_ns;
+    head.caller_id = caller_id;
+    head.facility = facility as u8;
+    head.level = (flags_level as u8 >> (offsets.info_level_shift & 7)) & 7;
+    // LOG_CONT is 8 (`enum printk_info_flags`, kernel/printk/internal.h).
+    if flags_level & 8 != 0 {
+        head.flags |= FLAG_CONT;
+    }
+    // SAFETY: the helper checks the address and writes at most the size given.
+    let status = unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut record_ref.device).cast(),
+            core::mem::size_of::<agent_common::DeviceInfo>() as u32,
+            o(offsets.info_dev_info) as *const _,
+        )
+    };
+    if status != 0 {
+        read_failed(ctx);
+        return;
+    }
+    context::fill(head, &offsets);
+
+    let len_bytes = if found.text == 0 { 0 } else { u64::from(len_and_more as u16) };
+    let copied =
+        copy_text(ctx, record_ref.text.as_mut_ptr(), found.text, len_bytes, &mut head.flags);
+    head.text_len_bytes = copied as u16;
+    // SAFETY: head, device info and `copied` bytes of text are initialised.
+    unsafe { emit(record, TEXT_AT_WHOLE as u64 + copied) };
+}
+
+struct Found {
+    /// Address of the `printk_info`.
+    info: u64,
+    /// Address of the text, 0 if the record has none.
+    text: u64,
+}
+
+/// Walks from the reserved entry to the info and the text block, as
+/// `prb_read` does (`get_data`, `to_info` in `printk_ringbuffer.c`).
+#[inline(always)]
+fn find(entry: u64, offsets: &Offsets) -> Option<Found> {
+    let rb = read_u64(entry + u64::from(offsets.entry_rb))?;
+    let id = read_u64(entry + u64::from(offsets.entry_id))?;
+    let desc_ring = rb + u64::from(offsets.rb_desc_ring);
+    let count_bits = read_u32(desc_ring + u64::from(offsets.desc_ring_count_bits))?;
+    let index = id & ((1u64 << (count_bits & 63)) - 1);
+    let infos = read_u64(desc_ring + u64::from(offsets.desc_ring_infos))?;
+    let info = infos + index * u64::from(offsets.info_size);
+
+    let descs = read_u64(desc_ring + u64::from(offsets.desc_ring_descs))?;
+    let lpos =
+        descs + index * u64::from(offsets.desc_size) + u64::from(offsets.desc_text_blk_lpos);
+    let begin = read_u64(lpos)?;
+    let next = read_u64(lpos + 8)?;
+    // LPOS_DATALESS: the low bit is set, there is no block.
+    if begin & 1 != 0 {
+        return Some(Found { info, text: 0 });
+    }
+    let data_ring = rb + u64::from(offsets.rb_text_data_ring);
+    let size_bits = read_u32(data_ring + u64::from(offsets.data_ring_size_bits))? & 63;
+    let data = read_u64(data_ring + u64::from(offsets.data_ring_data))?;
+    let wrapped = (begin >> size_bits) != (next.wrapping_sub(1) >> size_bits);
+    let block = if wrapped { 0 } else { begin & ((1u64 << size_bits) - 1) };
+    Some(Found { info, text: data + block + 8 })
+}
+
+/// Copies the text and returns how many bytes it wrote.
+#[inline(always)]
+fn copy_text<C: EbpfContext>(
+    ctx: &C,
+    to: *mut u8,
+    from: u64,
+    len_bytes: u64,
+    flags: &mut u8,
+) -> u64 {
+    // The verifier of 6.1 loses the bound of a value that LLVM spills before it
+    // is clamped; the black box keeps the clamped copy the only one.
+    let mut len_bytes = core::hint::black_box(len_bytes) & u64::from(TEXT_COPY_MAX_BYTES);
+    if len_bytes != 0 {
+        // SAFETY: the scratch has room for TEXT_COPY_MAX_BYTES; the helper checks the source.
+        let status = unsafe { bpf_probe_read_kernel(to.cast(), len_bytes as u32, from as *const _) };
+        if status != 0 {
+            *flags |= FLAG_TEXT_UNREAD;
+            read_failed(ctx);
+            len_bytes = 0;
+        }
+    }
+    len_bytes
+}
+
+/// Counts a failed read, and says so when the number of failures on this CPU doubles.
+#[inline(always)]
+fn read_failed<C: EbpfContext>(ctx: &C) {
+    let failures = count(counter::READ_ERROR);
+    if failures & (failures.wrapping_sub(1)) == 0 {
+        warn!(ctx, "reading a kernel log record failed; {} failures on this CPU", failures);
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent's side of the eBPF programs: loading them, and the memory shared
+//! with them. The only room besides `egress/xdp` with `unsafe` code: mapped
+//! kernel memory is raw memory.
+
+mod programs;
+mod ring;
+mod sleeper;
+
+pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook, Refusal};
+pub use ring::MappedRing;
+pub use sleeper::{Doorbell, SleeperFlag};

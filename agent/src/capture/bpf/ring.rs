@@ -1,0 +1,184 @@
+//! The consumer side of a BPF ring buffer.
+//!
+//! Unlike the one in aya it reads ahead: an item stays valid until it is
+//! released, so that a half-known record waits in the ring itself and is copied
+//! once. Layout and ordering: `kernel/bpf/ringbuf.c` (Linux 6.12), `libbpf/src/ringbuf.c`.
+#![allow(unsafe_code, reason = "the ring is memory shared with the kernel")]
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::capture::sequencer::{RecordRing, RingItem};
+
+const BUSY: u32 = 1 << 31;
+const DISCARDED: u32 = 1 << 30;
+const HEADER_BYTES: u64 = 8;
+
+/// A mapped BPF ring buffer with its one consumer.
+#[derive(Debug)]
+pub struct MappedRing {
+    consumer: NonNull<AtomicU64>,
+    producer: NonNull<AtomicU64>,
+    data: NonNull<u8>,
+    size_bytes: usize,
+    page_bytes: usize,
+    /// Next position to look at.
+    ahead: u64,
+    /// Everything before was given back to the producers.
+    released: u64,
+}
+
+// SAFETY: the mapping belongs to this value alone and stays valid on any thread;
+// what the kernel writes is read with acquire loads.
+unsafe impl Send for MappedRing {}
+
+impl MappedRing {
+    /// Maps the ring behind `fd`, which holds `size_bytes` bytes.
+    ///
+    /// # Errors
+    /// If `size_bytes` is not a power of two or `mmap` fails.
+    pub fn new(fd: BorrowedFd<'_>, size_bytes: usize) -> io::Result<Self> {
+        if !size_bytes.is_power_of_two() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "ring size is no power of two"));
+        }
+        let page_bytes = rustix::param::page_size();
+        // SAFETY: a fresh mapping of kernel memory; no Rust object lives there.
+        let consumer = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                page_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                fd,
+                0,
+            )?
+        };
+        // The data area is mapped twice in a row, so an item that wraps is contiguous.
+        // SAFETY: as above.
+        let producer = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                page_bytes + 2 * size_bytes,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                fd,
+                page_bytes as u64,
+            )
+        };
+        let producer = match producer {
+            Ok(producer) => producer,
+            Err(error) => {
+                // SAFETY: the mapping made above, which nothing refers to.
+                let _ = unsafe { munmap(consumer, page_bytes) };
+                return Err(error.into());
+            }
+        };
+        // SAFETY: `producer` maps `page_bytes + 2 * size_bytes` bytes.
+        let data = unsafe { producer.cast::<u8>().add(page_bytes) };
+        let null = || io::Error::other("mmap returned address 0");
+        let mut ring = Self {
+            consumer: NonNull::new(consumer.cast()).ok_or_else(null)?,
+            producer: NonNull::new(producer.cast()).ok_or_else(null)?,
+            data: NonNull::new(data).ok_or_else(null)?,
+            size_bytes,
+            page_bytes,
+            ahead: 0,
+            released: 0,
+        };
+        ring.released = ring.consumer().load(Ordering::Acquire);
+        ring.ahead = ring.released;
+        Ok(ring)
+    }
+
+    fn consumer(&self) -> &AtomicU64 {
+        // SAFETY: the mapping lives as long as `self` and is page-aligned.
+        unsafe { self.consumer.as_ref() }
+    }
+
+    /// Position up to which producers have reserved space.
+    #[must_use]
+    pub fn producer_position(&self) -> u64 {
+        // SAFETY: the mapping lives as long as `self` and is page-aligned.
+        unsafe { self.producer.as_ref() }.load(Ordering::Acquire)
+    }
+
+    fn header(&self, position: u64) -> &AtomicU32 {
+        let at = (position as usize) & (self.size_bytes - 1);
+        // SAFETY: `at` is below `size_bytes`, positions are multiples of 8, and
+        // the mapping lives as long as `self`.
+        unsafe { &*self.data.as_ptr().add(at).cast::<AtomicU32>() }
+    }
+}
+
+impl RecordRing for MappedRing {
+    fn next(&mut self) -> Option<RingItem> {
+        loop {
+            if self.ahead >= self.producer_position() {
+                return None;
+            }
+            let header = self.header(self.ahead).load(Ordering::Acquire);
+            if header & BUSY != 0 {
+                return None;
+            }
+            let len_bytes = header & !(BUSY | DISCARDED);
+            let start = self.ahead;
+            let end = start + (HEADER_BYTES + u64::from(len_bytes)).next_multiple_of(8);
+            self.ahead = end;
+            if header & DISCARDED == 0 {
+                return Some(RingItem { start, len_bytes, end });
+            }
+        }
+    }
+
+    fn pending(&self) -> bool {
+        self.ahead < self.producer_position()
+    }
+
+    fn ready(&self) -> bool {
+        self.pending() && self.header(self.ahead).load(Ordering::Acquire) & BUSY == 0
+    }
+
+    fn bytes(&self, item: RingItem) -> &[u8] {
+        let RingItem { start, len_bytes, end } = item;
+        let whole = start >= self.released
+            && end <= self.ahead
+            && start + HEADER_BYTES + u64::from(len_bytes) <= end
+            && end - start <= self.size_bytes as u64;
+        if !whole {
+            return &[];
+        }
+        let at = (start as usize) & (self.size_bytes - 1);
+        // SAFETY: the item was committed (seen by `next`) and is not released, so
+        // the kernel does not write there; it is at most `size_bytes` long and
+        // begins in the first of two consecutive mappings of the data area.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.data.as_ptr().add(at + HEADER_BYTES as usize),
+                len_bytes as usize,
+            )
+        }
+    }
+
+    fn release(&mut self, end: u64) {
+        if end > self.released && end <= self.ahead {
+            self.released = end;
+            self.consumer().store(end, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for MappedRing {
+    fn drop(&mut self) {
+        // SAFETY: the two mappings made in `new`, which nothing else refers to.
+        unsafe {
+            let _ = munmap(self.consumer.as_ptr().cast(), self.page_bytes);
+            let _ = munmap(self.producer.as_ptr().cast(), self.page_bytes + 2 * self.size_bytes);
+        }
+    }
+}

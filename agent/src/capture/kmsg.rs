@@ -1,0 +1,296 @@
+//! `/dev/kmsg`: the reader, and the thread that reads it for the pump.
+//!
+//! It gives every record whole except for the printing context, and it is the
+//! only way to what was logged before the agent ran. Format: `Documentation/ABI/testing/dev-kmsg`;
+//! code: `devkmsg_read` in `kernel/printk/printk.c`.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use rtrb::Producer;
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
+
+use super::{
+    bpf::Doorbell,
+    kmsg_record::KmsgRecord,
+    wait::{Waiter, want_precise_naps},
+    wake::Waker,
+};
+use crate::netconsole::{decode::parse_record, format::record_limit_bytes};
+
+/// The device.
+pub const PATH: &str = "/dev/kmsg";
+/// Longest record that a kernel shows (`CONSOLE_EXT_LOG_MAX`, before 6.3); with a
+/// shorter buffer the read fails.
+const LINE_MAX_BYTES: usize = 8192;
+/// Records between the thread and the pump. When the queue is full the thread
+/// stops reading, and the kernel's own buffer is the queue.
+pub const QUEUE_RECORDS: usize = 1024;
+/// Reading this many records in one go means a storm: then the thread naps
+/// instead of being rung for each record.
+const STORM_RECORDS: usize = 32;
+/// Length of that nap, and of the wait for room in the queue. At full speed two
+/// CPUs fill a buffer of 128 KiB in about a millisecond.
+const STORM_NAP_NS: u64 = 150_000;
+/// The first look after something happened. The programs run before the record
+/// is committed, so the thread may be rung, look, and find nothing yet.
+const FIRST_LOOK_NS: u64 = 40_000;
+/// Each look without news makes the next one this much later.
+const LOOK_FACTOR: u64 = 4;
+/// The slowest look.
+const IDLE_LOOK_NS: u64 = 100_000_000;
+
+/// Why `/dev/kmsg` cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum KmsgError {
+    /// It cannot be opened.
+    #[error("cannot open {PATH}: {0}{remedy}", remedy = remedy(*.0))]
+    Open(Errno),
+    /// It cannot be read.
+    #[error("cannot read {PATH}: {0}")]
+    Read(Errno),
+}
+
+fn remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::PERM | Errno::ACCESS => {
+            " (kernel.dmesg_restrict=1 asks for CAP_SYSLOG; run as root or give the service that capability)"
+        }
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => " (the kernel needs CONFIG_PRINTK=y and a populated /dev)",
+        _ => "",
+    }
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// A record, now in [`KmsgReader::record`].
+    Record,
+    /// Nothing is there now.
+    End,
+    /// The kernel overwrote what came next; the following read goes on behind it.
+    Overwritten,
+    /// Bytes that are no record, which should not happen; they are passed over.
+    Malformed,
+}
+
+/// An open `/dev/kmsg`, read without blocking.
+pub struct KmsgReader {
+    fd: OwnedFd,
+    line: Box<[u8; LINE_MAX_BYTES]>,
+    unescaped: Box<[u8; LINE_MAX_BYTES]>,
+    /// Where this kernel cuts the lines that it shows.
+    record_limit_bytes: usize,
+    record: Box<KmsgRecord>,
+}
+
+impl KmsgReader {
+    /// Opens the device; the first read gives the oldest record the kernel has.
+    ///
+    /// # Errors
+    /// [`KmsgError::Open`], with the remedy.
+    pub fn open() -> Result<Self, KmsgError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = open(PATH, flags, Mode::empty()).map_err(KmsgError::Open)?;
+        Ok(Self {
+            fd,
+            line: Box::new([0; LINE_MAX_BYTES]),
+            unescaped: Box::new([0; LINE_MAX_BYTES]),
+            record_limit_bytes: record_limit_bytes(rustix::system::uname().release().to_bytes()),
+            record: Box::default(),
+        })
+    }
+
+    /// The record of the last read.
+    #[must_use]
+    pub fn record(&self) -> &KmsgRecord {
+        &self.record
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// [`KmsgError::Read`] for what will not pass by itself.
+    pub fn read(&mut self) -> Result<Read, KmsgError> {
+        match rustix::io::read(&self.fd, &mut self.line[..]) {
+            Ok(len_bytes) => {
+                let line = &self.line[..len_bytes];
+                let parsed = parse_record(line, self.record_limit_bytes, &mut self.unescaped[..]);
+                Ok(parsed.map_or(Read::Malformed, |record| {
+                    self.record.set(&record);
+                    Read::Record
+                }))
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Read::End),
+            Err(Errno::PIPE) => Ok(Read::Overwritten),
+            Err(errno) => Err(KmsgError::Read(errno)),
+        }
+    }
+
+    /// Reads to the end of what is there now.
+    ///
+    /// # Errors
+    /// [`KmsgError::Read`].
+    pub fn skip_to_end(&mut self) -> Result<Skipped, KmsgError> {
+        let mut skipped = Skipped::default();
+        loop {
+            match self.read()? {
+                Read::Record => {
+                    skipped.next_seq = self.record.seq + 1;
+                    skipped.shows_caller |= self.record.caller.is_some();
+                }
+                Read::End => return Ok(skipped),
+                Read::Overwritten | Read::Malformed => {}
+            }
+        }
+    }
+}
+
+impl AsFd for KmsgReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What was in the kernel's buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// The seq of the next record.
+    pub next_seq: u64,
+    /// The kernel shows `caller=` (`CONFIG_PRINTK_CALLER`).
+    pub shows_caller: bool,
+}
+
+/// How long the thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// For ever.
+    Live,
+    /// Until the first record after the start: the programs deliver whole records,
+    /// but one that was printed without its newline before they were attached
+    /// can only be had here.
+    FirstRecord,
+}
+
+/// Counts of the thread.
+#[derive(Debug, Default)]
+pub struct KmsgStats {
+    /// Records read.
+    pub read: AtomicU64,
+    /// Times the kernel said that it overwrote records.
+    pub overwritten: AtomicU64,
+    /// Lines that were no record.
+    pub malformed: AtomicU64,
+    /// Waits that ended.
+    pub wakeups: AtomicU64,
+    /// The device failed; an errno, or 0.
+    pub failed_errno: AtomicU64,
+}
+
+/// What the thread is made of.
+pub struct KmsgThread {
+    /// The device.
+    pub reader: KmsgReader,
+    /// The queue to the pump.
+    pub queue: Producer<KmsgRecord>,
+    /// Wakes the pump.
+    pub pump: Arc<Waker>,
+    /// Wakes this thread.
+    pub waker: Arc<Waker>,
+    /// Rung by the programs, in the tracepoint source.
+    pub doorbell: Option<Doorbell>,
+    /// How long to go on.
+    pub duty: Duty,
+    /// Set, followed by a wake, to end the thread.
+    pub stop: Arc<AtomicBool>,
+    /// Counts.
+    pub stats: Arc<KmsgStats>,
+}
+
+impl KmsgThread {
+    /// Reads until told to stop, or until the device fails.
+    ///
+    /// # Errors
+    /// If the wait cannot be set up.
+    pub fn run(mut self) -> io::Result<()> {
+        want_precise_naps();
+        let by_doorbell = self.doorbell.is_some();
+        let mut waiter = Waiter::new(Arc::clone(&self.waker), self.doorbell.take())?;
+        if !by_doorbell {
+            waiter.also_while_readable(self.reader.as_fd())?;
+        }
+        let mut look_ns = IDLE_LOOK_NS;
+        while !self.stop.load(Ordering::Acquire) {
+            let Ok(count) = self.read_batch() else { return Ok(()) };
+            if count > 0 {
+                self.pump.wake();
+                if self.duty == Duty::FirstRecord {
+                    return Ok(());
+                }
+                look_ns = FIRST_LOOK_NS;
+            }
+            if count >= STORM_RECORDS {
+                waiter.nap(STORM_NAP_NS);
+                continue;
+            }
+            let mut found = false;
+            let rang = waiter.sleep(look_ns, || {
+                // The programs ring only a sleeper; what was committed before the
+                // sleep was announced shows up in one more read.
+                found = by_doorbell && matches!(self.read_batch(), Ok(1..));
+                found || self.stop.load(Ordering::Acquire)
+            });
+            if found {
+                self.pump.wake();
+            }
+            look_ns = if rang || found {
+                FIRST_LOOK_NS
+            } else {
+                (look_ns.saturating_mul(LOOK_FACTOR)).min(IDLE_LOOK_NS)
+            };
+            self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Reads until there is nothing left or the queue is full.
+    fn read_batch(&mut self) -> Result<usize, KmsgError> {
+        let mut count = 0;
+        while self.queue.slots() > 0 {
+            match self.reader.read() {
+                Ok(Read::Record) => {
+                    // Room was checked above, and nobody else writes.
+                    let _ = self.queue.push(self.reader.record().clone());
+                    count += 1;
+                }
+                Ok(Read::End) => break,
+                Ok(Read::Overwritten) => {
+                    self.stats.overwritten.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Read::Malformed) => {
+                    self.stats.malformed.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    let (KmsgError::Read(errno) | KmsgError::Open(errno)) = &error;
+                    self.stats.failed_errno.store(errno.raw_os_error() as u64, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            // Under load the pump must not wait for the end of a long batch.
+            if count % 64 == 0 {
+                self.pump.wake();
+            }
+        }
+        self.stats.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}

@@ -1,0 +1,220 @@
+//! Opens the best source that this host allows, and remembers why.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use rtrb::{Consumer, RingBuffer};
+
+use super::{
+    bpf::{Doorbell, ProbeError, Probes, RecordHook},
+    kmsg::{Duty, KmsgError, KmsgReader, KmsgStats, KmsgThread, QUEUE_RECORDS},
+    kmsg_record::KmsgRecord,
+    sequencer::{NoRing, RingContent, Sequencer},
+    wake::Waker,
+};
+use crate::pump::SourceRing;
+
+/// The three sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// fentry or kprobe on the commit of a record.
+    Commit,
+    /// The printk tracepoint, joined with `/dev/kmsg`.
+    Tracepoint,
+    /// `/dev/kmsg` alone.
+    Kmsg,
+}
+
+impl SourceKind {
+    /// The name used in the configuration and in `status`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Tracepoint => "tracepoint",
+            Self::Kmsg => "kmsg",
+        }
+    }
+}
+
+/// What the configuration asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first that works: commit, tracepoint, kmsg.
+    Auto,
+    /// This one or none.
+    Only(SourceKind),
+}
+
+/// Which source is in use, and why that one.
+#[derive(Clone, Debug)]
+pub struct SourceReport {
+    /// The source.
+    pub kind: SourceKind,
+    /// The hook of an eBPF source.
+    pub hook: Option<RecordHook>,
+    /// One sentence for the operator.
+    pub reason: String,
+}
+
+/// Why no source could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// `/dev/kmsg` is needed by every source.
+    #[error(transparent)]
+    Kmsg(#[from] KmsgError),
+    /// The one source that was asked for cannot be had.
+    #[error("capture = \"{}\" is not possible on this host: {cause}; `capture = \"auto\"` takes the next best source", .kind.name())]
+    Refused {
+        /// The source.
+        kind: SourceKind,
+        /// What was refused.
+        cause: ProbeError,
+    },
+    /// The process has no descriptor left.
+    #[error("cannot set up the wake-up of the capture threads: {0}")]
+    Waker(#[from] std::io::Error),
+}
+
+/// An open source: what the pump needs, and the thread to be started.
+pub struct Capture {
+    /// Which source, and why.
+    pub report: SourceReport,
+    /// The programs, if any; dropping them detaches.
+    pub probes: Option<Probes>,
+    /// For the pump.
+    pub ring: SourceRing,
+    /// For the pump, if the programs wake it directly.
+    pub doorbell: Option<Doorbell>,
+    /// For the pump.
+    pub kmsg: Consumer<KmsgRecord>,
+    /// For the pump.
+    pub sequencer: Sequencer,
+    /// Wakes the pump.
+    pub pump_waker: Arc<Waker>,
+    /// To be run on a thread of its own.
+    pub kmsg_thread: KmsgThread,
+    /// Ends that thread, followed by a wake of `kmsg_waker`.
+    pub kmsg_stop: Arc<AtomicBool>,
+    /// Wakes that thread.
+    pub kmsg_waker: Arc<Waker>,
+    /// Counts of that thread.
+    pub kmsg_stats: Arc<KmsgStats>,
+    /// First seq of this run.
+    pub first_seq: u64,
+}
+
+/// Opens a source. The first record is the first one that is logged after the
+/// programs were attached.
+///
+/// # Errors
+/// If the wanted source, or with [`Choice::Auto`] even `/dev/kmsg`, cannot be had.
+pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
+    let (report, mut probes) = attach(choice, ring_bytes)?;
+    let mut mapped = match &mut probes {
+        Some(probes) => Some(
+            probes
+                .take_records()
+                .and_then(|ring| Ok((ring, probes.take_doorbell()?)))
+                .map_err(|cause| CaptureError::Refused { kind: report.kind, cause })?,
+        ),
+        None => None,
+    };
+    // Attached first and read to the end after: what is logged in between comes
+    // by both ways, and the sequencer starts behind it.
+    let mut reader = KmsgReader::open()?;
+    let skipped = reader.skip_to_end()?;
+    let content = match report.kind {
+        SourceKind::Commit => RingContent::Whole,
+        SourceKind::Tracepoint => RingContent::Text,
+        SourceKind::Kmsg => RingContent::Nothing,
+    };
+    let (queue, kmsg) = RingBuffer::new(QUEUE_RECORDS);
+    let pump_waker = Arc::new(Waker::new()?);
+    let kmsg_waker = Arc::new(Waker::new()?);
+    let kmsg_stop = Arc::new(AtomicBool::new(false));
+    let kmsg_stats = Arc::new(KmsgStats::default());
+    let (ring, doorbell) = match mapped.take() {
+        Some((ring, doorbell)) => (SourceRing::Mapped(ring), Some(doorbell)),
+        None => (SourceRing::None(NoRing), None),
+    };
+    // Whoever can act on a new record is woken: in the tracepoint source the
+    // pump can do nothing before the record's other half has been read.
+    let (pump_doorbell, kmsg_doorbell) = match report.kind {
+        SourceKind::Commit => (doorbell, None),
+        SourceKind::Tracepoint | SourceKind::Kmsg => (None, doorbell),
+    };
+    Ok(Capture {
+        probes,
+        ring,
+        doorbell: pump_doorbell,
+        kmsg,
+        sequencer: Sequencer::new(content, skipped.next_seq, skipped.shows_caller),
+        pump_waker: Arc::clone(&pump_waker),
+        kmsg_thread: KmsgThread {
+            reader,
+            queue,
+            pump: pump_waker,
+            waker: Arc::clone(&kmsg_waker),
+            doorbell: kmsg_doorbell,
+            duty: if report.kind == SourceKind::Commit { Duty::FirstRecord } else { Duty::Live },
+            stop: Arc::clone(&kmsg_stop),
+            stats: Arc::clone(&kmsg_stats),
+        },
+        report,
+        kmsg_stop,
+        kmsg_waker,
+        kmsg_stats,
+        first_seq: skipped.next_seq,
+    })
+}
+
+fn attach(choice: Choice, ring_bytes: u32) -> Result<(SourceReport, Option<Probes>), CaptureError> {
+    let wanted = |kind| choice == Choice::Auto || choice == Choice::Only(kind);
+    let mut refusals = Vec::new();
+    let mut refuse = |kind: SourceKind, cause: ProbeError| {
+        if choice == Choice::Only(kind) {
+            return Err(CaptureError::Refused { kind, cause });
+        }
+        refusals.push(format!("{} is not possible ({cause})", kind.name()));
+        Ok(())
+    };
+    if wanted(SourceKind::Commit) || wanted(SourceKind::Tracepoint) {
+        let first = if wanted(SourceKind::Commit) { SourceKind::Commit } else { SourceKind::Tracepoint };
+        match Probes::load(ring_bytes) {
+            Ok(mut probes) => {
+                for kind in [SourceKind::Commit, SourceKind::Tracepoint] {
+                    if !wanted(kind) {
+                        continue;
+                    }
+                    let attached = match kind {
+                        SourceKind::Commit => probes.attach_commit(),
+                        _ => probes.attach_tracepoint(),
+                    };
+                    match attached {
+                        Ok(hook) => {
+                            let report = report(choice, kind, Some(hook), &refusals);
+                            return Ok((report, Some(probes)));
+                        }
+                        Err(cause) => refuse(kind, cause)?,
+                    }
+                }
+            }
+            Err(cause) => refuse(first, cause)?,
+        }
+    }
+    Ok((report(choice, SourceKind::Kmsg, None, &refusals), None))
+}
+
+fn report(
+    choice: Choice,
+    kind: SourceKind,
+    hook: Option<RecordHook>,
+    refusals: &[String],
+) -> SourceReport {
+    let reason = match (choice, refusals) {
+        (Choice::Only(_), _) => "asked for by the configuration".to_owned(),
+        (Choice::Auto, []) => "the best source there is".to_owned(),
+        (Choice::Auto, refusals) => format!("the best one this host allows: {}", refusals.join("; ")),
+    };
+    SourceReport { kind, hook, reason }
+}

@@ -1,0 +1,464 @@
+//! Merges the halves of records: each seq once, in strict seq order.
+//!
+//! The programs' ring and the `/dev/kmsg` queue bring the same records by two
+//! ways, each with something the other lacks. The sequencer joins them by seq,
+//! waits a bounded time for what is missing, and hands on whole records,
+//! approximated ones, and ranges that nobody has. It is pure: time is passed in, the
+//! ring is a trait, and nothing is allocated after `new`.
+//!
+//! A ring record is not copied while it waits: it stays in the ring, which gets its
+//! space back when all before it is settled.
+
+mod window;
+
+use rtrb::Consumer;
+
+use self::window::{ItemKind, Slot, Window};
+use super::{kmsg_record::KmsgRecord, ring_record::RingRecord};
+use crate::record::{Context, Record, TEXT_MAX_BYTES};
+
+/// How long a missing half, or a missing seq, is waited for once a later one is known.
+pub const PATIENCE_NS: u64 = 100_000_000;
+/// How long a record that was committed without its newline is held after a
+/// later seq was seen. A printing CPU may have reopened it just before that and is then
+/// about to commit it again (`prb_reserve_in_last`), with interrupts off.
+const REOPEN_GRACE_NS: u64 = 2_000_000;
+/// Joins in a row whose texts differ before the relation of descriptor ids to
+/// seqs is learned anew.
+const MISMATCHES_MAX: u32 = 16;
+/// Descriptor ids have 62 bits (`DESC_ID_MASK`, `printk_ringbuffer.h`).
+const ID_MASK: u64 = (1 << 62) - 1;
+/// Level of a record whose own is not known: the kernel's default for messages
+/// without one (`CONFIG_MESSAGE_LOGLEVEL_DEFAULT`).
+pub const DEFAULT_LEVEL: u8 = 4;
+
+/// One committed item of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingItem {
+    /// Position of the item's header.
+    pub start: u64,
+    /// Bytes of the record.
+    pub len_bytes: u32,
+    /// Position behind the item.
+    pub end: u64,
+}
+
+/// The programs' ring, as the sequencer uses it.
+pub trait RecordRing {
+    /// The next committed item, in the order of reservation.
+    fn next(&mut self) -> Option<RingItem>;
+    /// Whether something was reserved that `next` has not given out, for
+    /// instance because it is not committed yet.
+    fn pending(&self) -> bool;
+    /// Whether `next` would look at a committed item.
+    fn ready(&self) -> bool;
+    /// The bytes of an item that was given out and not released; else none.
+    fn bytes(&self, item: RingItem) -> &[u8];
+    /// Gives the space up to `end` back.
+    fn release(&mut self, end: u64);
+}
+
+/// A ring that is always empty, for the `kmsg` source.
+#[derive(Debug)]
+pub struct NoRing;
+
+impl RecordRing for NoRing {
+    fn next(&mut self) -> Option<RingItem> {
+        None
+    }
+    fn pending(&self) -> bool {
+        false
+    }
+    fn ready(&self) -> bool {
+        false
+    }
+    fn bytes(&self, _item: RingItem) -> &[u8] {
+        &[]
+    }
+    fn release(&mut self, _end: u64) {}
+}
+
+/// Why a seq cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingReason {
+    /// The kernel overwrote it before `/dev/kmsg` could be read.
+    KernelOverwrote,
+    /// The programs did not deliver it (ring full, skipped run).
+    NotCaptured,
+}
+
+/// Where settled records go.
+pub trait Sink {
+    /// Takes the next record.
+    fn record(&mut self, record: &Record<'_>);
+    /// Takes note that `count` records from `first_seq` on are lost.
+    fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason);
+}
+
+/// What the ring delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingContent {
+    /// Whole records (commit source).
+    Whole,
+    /// Text and context (tracepoint source).
+    Text,
+    /// Nothing (kmsg source).
+    Nothing,
+}
+
+/// What the caller must know after a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Seqs settled in this round.
+    pub settled: u64,
+    /// When to come back although nothing new arrived.
+    pub deadline_ns: Option<u64>,
+}
+
+/// Counts of the sequencer's own decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequencerCounts {
+    /// Records sent with estimated fields.
+    pub approximated: u64,
+    /// Records from `/dev/kmsg` for which no program had a context.
+    pub without_context: u64,
+    /// Ring items that were no record.
+    pub malformed: u64,
+    /// Joins whose two texts differed.
+    pub mismatched: u64,
+}
+
+/// See the module's description.
+pub struct Sequencer {
+    content: RingContent,
+    /// Whether `/dev/kmsg` shows `caller=` (`CONFIG_PRINTK_CALLER`).
+    show_caller: bool,
+    next_seq: u64,
+    window: Window,
+    /// A ring item that did not fit the window.
+    held: Option<RingItem>,
+    /// seq = id + base (mod 2^62); the base is the number of descriptors, a power of two.
+    id_base: Option<u64>,
+    mismatches: u32,
+    /// printk's clock less `CLOCK_MONOTONIC`, from the newest join.
+    clock_offset_ns: i64,
+    /// Since when the head waits for a ring item that is being written.
+    busy_since_ns: Option<u64>,
+    counts: SequencerCounts,
+    text: Box<[u8; TEXT_MAX_BYTES]>,
+}
+
+enum Step {
+    Settled(u64),
+    Wait(Option<u64>),
+}
+
+impl Sequencer {
+    /// A sequencer whose first record is `next_seq`.
+    #[must_use]
+    pub fn new(content: RingContent, next_seq: u64, show_caller: bool) -> Self {
+        Self {
+            content,
+            show_caller,
+            next_seq,
+            window: Window::new(next_seq),
+            held: None,
+            id_base: None,
+            mismatches: 0,
+            clock_offset_ns: 0,
+            busy_since_ns: None,
+            counts: SequencerCounts::default(),
+            text: Box::new([0; TEXT_MAX_BYTES]),
+        }
+    }
+
+    /// The next seq to be settled.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counts(&self) -> SequencerCounts {
+        self.counts
+    }
+
+    /// Takes what arrived and settles what can be settled, in order.
+    pub fn poll<R: RecordRing, S: Sink>(
+        &mut self,
+        now_ns: u64,
+        ring: &mut R,
+        kmsg: &mut Consumer<KmsgRecord>,
+        sink: &mut S,
+    ) -> Progress {
+        // What /dev/kmsg shows was in the ring before. So only what is in the
+        // queue now may be judged by what the walk below finds.
+        let mut kmsg_left = kmsg.slots();
+        let full = self.walk(now_ns, ring);
+        let mut progress = Progress::default();
+        loop {
+            match self.settle_head(now_ns, ring, kmsg, &mut kmsg_left, full, sink) {
+                Step::Settled(count) => {
+                    self.next_seq += count;
+                    self.busy_since_ns = None;
+                    progress.settled += count;
+                }
+                Step::Wait(deadline_ns) => {
+                    progress.deadline_ns = deadline_ns;
+                    break;
+                }
+            }
+        }
+        self.window.release(self.next_seq, ring);
+        progress
+    }
+
+    /// Reads ahead in the ring; true if the window is full.
+    fn walk<R: RecordRing>(&mut self, now_ns: u64, ring: &mut R) -> bool {
+        while let Some(item) = self.held.take().or_else(|| ring.next()) {
+            let Some(record) = RingRecord::parse(ring.bytes(item)) else {
+                self.counts.malformed += 1;
+                self.window.push_settled(item);
+                continue;
+            };
+            let word = record.seq_or_id();
+            let kind = match (record.is_whole(), record.is_final()) {
+                (true, true) => ItemKind::Final,
+                (true, false) => ItemKind::Committed,
+                (false, _) => ItemKind::Piece,
+            };
+            let seq = match (kind, self.id_base) {
+                (ItemKind::Piece, base) => base.map(|base| self.seq_of_id(word, base)),
+                _ => Some(word),
+            };
+            if !self.window.push(item, seq, word, kind, now_ns, self.next_seq) {
+                self.held = Some(item);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The seq of a descriptor id; a continuation has none and belongs to the newest record.
+    fn seq_of_id(&self, id: u64, base: u64) -> u64 {
+        let seq = id.wrapping_add(base) & ID_MASK;
+        let newest = self.window.newest_seq().max(self.next_seq);
+        let plausible = seq.saturating_add(1 << 16) > newest && seq < newest.saturating_add(1 << 20);
+        if plausible { seq } else { self.window.newest_seq() }
+    }
+
+    fn settle_head<R: RecordRing, S: Sink>(
+        &mut self,
+        now_ns: u64,
+        ring: &mut R,
+        kmsg: &mut Consumer<KmsgRecord>,
+        kmsg_left: &mut usize,
+        full: bool,
+        sink: &mut S,
+    ) -> Step {
+        let head = self.next_seq;
+        let slot = self.window.slot(head);
+        if let Some(slot) = slot
+            && let Some(mut record) =
+                RingRecord::parse(ring.bytes(slot.item)).and_then(|record| record.whole())
+        {
+            if !slot.is_final {
+                match self.window.next_known(head) {
+                    None => return Step::Wait(None),
+                    Some((_, seen_ns)) if now_ns < seen_ns + REOPEN_GRACE_NS => {
+                        return Step::Wait(Some(seen_ns + REOPEN_GRACE_NS));
+                    }
+                    Some(_) => {}
+                }
+            }
+            if !self.show_caller {
+                record.caller = None;
+            }
+            sink.record(&record);
+            return Step::Settled(1);
+        }
+        // Only a reference to the queue's front is taken: the record is copied once, by the sink.
+        let front_seq = if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
+        match front_seq {
+            Some(seq) if seq < head => {
+                *kmsg_left -= 1;
+                let _ = kmsg.pop_discard();
+                Step::Settled(0)
+            }
+            Some(seq) if seq == head => {
+                // The program's half may be in the making on another CPU.
+                if slot.is_none() && ring.pending() && !full && self.content == RingContent::Text {
+                    let since_ns = *self.busy_since_ns.get_or_insert(now_ns);
+                    if now_ns < since_ns + REOPEN_GRACE_NS {
+                        return Step::Wait(Some(since_ns + REOPEN_GRACE_NS));
+                    }
+                }
+                if let Ok(front) = kmsg.peek() {
+                    Self::learn(&mut self.id_base, &mut self.window, front, ring, head);
+                    let slot = self.window.slot(head);
+                    self.join(front, slot, ring, sink);
+                }
+                *kmsg_left -= 1;
+                let _ = kmsg.pop_discard();
+                Step::Settled(1)
+            }
+            Some(seq) => match slot {
+                Some(slot) => self.approximate(slot, ring, sink),
+                None => {
+                    let until = self.window.next_known(head).map_or(seq, |(known, _)| known.min(seq));
+                    sink.missing(head, until - head, MissingReason::KernelOverwrote);
+                    Step::Settled(until - head)
+                }
+            },
+            None => self.wait_for_head(now_ns, slot, full, ring, sink),
+        }
+    }
+
+    /// The head is not in the `/dev/kmsg` queue (yet).
+    fn wait_for_head<R: RecordRing, S: Sink>(
+        &mut self,
+        now_ns: u64,
+        slot: Option<Slot>,
+        full: bool,
+        ring: &R,
+        sink: &mut S,
+    ) -> Step {
+        let head = self.next_seq;
+        // As long as no later record exists, the head may simply not be finished:
+        // the kernel shows a record without its newline to nobody.
+        let Some((known, known_seen_ns)) = self.window.next_known(head) else {
+            return Step::Wait(None);
+        };
+        let since_ns = slot.map_or(known_seen_ns, |slot| slot.seen_ns.max(known_seen_ns));
+        if !full && now_ns < since_ns + PATIENCE_NS {
+            return Step::Wait(Some(since_ns + PATIENCE_NS));
+        }
+        match slot {
+            Some(slot) => self.approximate(slot, ring, sink),
+            None => {
+                sink.missing(head, known - head, MissingReason::NotCaptured);
+                Step::Settled(known - head)
+            }
+        }
+    }
+
+    /// Finds the constant between descriptor ids and seqs from the first record
+    /// that came by both ways.
+    fn learn<R: RecordRing>(
+        id_base: &mut Option<u64>,
+        window: &mut Window,
+        front: &KmsgRecord,
+        ring: &R,
+        next_seq: u64,
+    ) {
+        if id_base.is_some() {
+            return;
+        }
+        let matching = window.unplaced().find_map(|(item, id)| {
+            let base = front.seq.wrapping_sub(id) & ID_MASK;
+            let same = base.is_power_of_two()
+                && RingRecord::parse(ring.bytes(item))
+                    .is_some_and(|record| record.text() == front.text());
+            same.then_some(base)
+        });
+        if let Some(base) = matching {
+            *id_base = Some(base);
+            window.place(next_seq, |id| {
+                let seq = id.wrapping_add(base) & ID_MASK;
+                seq.abs_diff(front.seq) < 1 << 20 && seq >= front.seq
+            }, base, ID_MASK);
+        }
+    }
+
+    fn join<R: RecordRing, S: Sink>(
+        &mut self,
+        front: &KmsgRecord,
+        slot: Option<Slot>,
+        ring: &R,
+        sink: &mut S,
+    ) {
+        let half = slot.and_then(|slot| {
+            RingRecord::parse(ring.bytes(slot.item)).map(|record| (record, slot.pieces))
+        });
+        let context: Option<Context<'_>> = match half {
+            Some((half, pieces)) => {
+                // A record printed in pieces has only its beginning in this item,
+                // and /dev/kmsg may show it cut.
+                let alike = half.text_unread()
+                    || pieces > 1
+                    || half.text() == front.text()
+                    || half.text().starts_with(front.text());
+                if alike {
+                    self.mismatches = 0;
+                    self.clock_offset_ns =
+                        (front.ts_us as i64).wrapping_mul(1000).wrapping_sub(half.ktime_ns() as i64);
+                    Some(half.context())
+                } else {
+                    self.counts.mismatched += 1;
+                    self.mismatches += 1;
+                    if self.mismatches >= MISMATCHES_MAX {
+                        self.mismatches = 0;
+                        self.id_base = None;
+                    }
+                    None
+                }
+            }
+            None => None,
+        };
+        if context.is_none() && self.content != RingContent::Nothing {
+            self.counts.without_context += 1;
+        }
+        sink.record(&front.as_record(context));
+    }
+
+    /// Settles the head with the program's half alone.
+    fn approximate<R: RecordRing, S: Sink>(&mut self, slot: Slot, ring: &R, sink: &mut S) -> Step {
+        let Some(half) = RingRecord::parse(ring.bytes(slot.item)) else {
+            sink.missing(self.next_seq, 1, MissingReason::NotCaptured);
+            return Step::Settled(1);
+        };
+        let mut len_bytes = 0;
+        let text = if slot.pieces <= 1 {
+            half.text()
+        } else {
+            for item in self.window.pieces(self.next_seq) {
+                let piece = RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
+                let room = &mut self.text[len_bytes..];
+                let take = piece.len().min(room.len());
+                room[..take].copy_from_slice(&piece[..take]);
+                len_bytes += take;
+            }
+            &self.text[..len_bytes]
+        };
+        self.counts.approximated += 1;
+        sink.record(&Record {
+            seq: self.next_seq,
+            ts_ns: half.ktime_ns().saturating_add_signed(self.clock_offset_ns),
+            facility: 0,
+            level: DEFAULT_LEVEL,
+            cont: false,
+            caller: None,
+            text,
+            subsystem: &[],
+            device: &[],
+            context: Some(half.context()),
+            approximated: true,
+        });
+        Step::Settled(1)
+    }
+}
+
+/// Popping without moving the record out of the queue.
+trait PopDiscard {
+    fn pop_discard(&mut self) -> Result<(), rtrb::chunks::ChunkError>;
+}
+
+impl PopDiscard for Consumer<KmsgRecord> {
+    fn pop_discard(&mut self) -> Result<(), rtrb::chunks::ChunkError> {
+        self.read_chunk(1).map(|chunk| chunk.commit_all())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! A small kernel that delivers the halves of records in every way it may.
+
+use std::collections::VecDeque;
+
+use agent_common::{
+    FLAG_FINAL, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT, TEXT_AT_WHOLE,
+};
+use proptest::prelude::*;
+use rtrb::RingBuffer;
+
+use super::*;
+
+const BASE: u64 = 4096;
+
+/// A ring in plain memory that checks the reader's manners.
+#[derive(Default)]
+struct TestRing {
+    items: VecDeque<(RingItem, Vec<u8>)>,
+    ahead: usize,
+    end: u64,
+    released: u64,
+}
+
+impl TestRing {
+    fn push(&mut self, bytes: Vec<u8>) {
+        let start = self.end;
+        self.end += (8 + bytes.len() as u64).next_multiple_of(8);
+        let item = RingItem { start, len_bytes: bytes.len() as u32, end: self.end };
+        self.items.push_back((item, bytes));
+    }
+}
+
+impl RecordRing for TestRing {
+    fn next(&mut self) -> Option<RingItem> {
+        let item = self.items.get(self.ahead)?.0;
+        self.ahead += 1;
+        Some(item)
+    }
+    fn pending(&self) -> bool {
+        self.ready()
+    }
+    fn ready(&self) -> bool {
+        self.ahead < self.items.len()
+    }
+    fn bytes(&self, item: RingItem) -> &[u8] {
+        assert!(item.start >= self.released, "read after release");
+        let found = self.items.iter().find(|(known, _)| *known == item);
+        &found.expect("an item the ring gave out").1
+    }
+    fn release(&mut self, end: u64) {
+        while self.items.front().is_some_and(|(item, _)| item.end <= end) {
+            self.items.pop_front();
+            self.ahead = self.ahead.checked_sub(1).expect("released before it was read");
+        }
+        self.released = end;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Settled {
+    Record { seq: u64, text: Vec<u8>, cpu: Option<u32>, level: u8, approximated: bool },
+    Missing { first_seq: u64, count: u64, reason: MissingReason },
+}
+
+#[derive(Default)]
+struct TestSink(Vec<Settled>);
+
+impl Sink for TestSink {
+    fn record(&mut self, record: &Record<'_>) {
+        self.0.push(Settled::Record {
+            seq: record.seq,
+            text: record.text.to_vec(),
+            cpu: record.context.map(|context| context.cpu),
+            level: record.level,
+            approximated: record.approximated,
+        });
+    }
+    fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason) {
+        self.0.push(Settled::Missing { first_seq, count, reason });
+    }
+}
+
+fn id_of(seq: u64) -> u64 {
+    seq.wrapping_sub(BASE) & ID_MASK
+}
+
+fn cpu_of(seq: u64) -> u32 {
+    (seq % 7) as u32
+}
+
+fn head(kind: u8, flags: u8, text_at: usize, seq: u64, cpu: u32, text: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; text_at];
+    bytes[0..2].copy_from_slice(&LAYOUT_VERSION.to_ne_bytes());
+    bytes[2] = kind;
+    bytes[3] = flags;
+    bytes[4..6].copy_from_slice(&(text_at as u16).to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(text.len() as u16).to_ne_bytes());
+    bytes[8..16].copy_from_slice(&seq.to_ne_bytes());
+    bytes[24..32].copy_from_slice(&seq.wrapping_mul(1000).to_ne_bytes());
+    bytes[40..44].copy_from_slice(&cpu.to_ne_bytes());
+    bytes.extend_from_slice(text);
+    bytes
+}
+
+fn piece(id: u64, seq: u64, text: &[u8]) -> Vec<u8> {
+    head(KIND_TEXT, 0, TEXT_AT_TEXT, id, cpu_of(seq), text)
+}
+
+fn whole(seq: u64, flags: u8, text: &[u8]) -> Vec<u8> {
+    let mut bytes = head(KIND_WHOLE, flags, TEXT_AT_WHOLE, seq, cpu_of(seq), text);
+    bytes[52] = 6;
+    bytes
+}
+
+fn kmsg(seq: u64, text: &[u8]) -> KmsgRecord {
+    let mut record = KmsgRecord::default();
+    (record.seq, record.ts_us, record.level) = (seq, seq, 6);
+    record.set_text(text);
+    record
+}
+
+fn text_of(seq: u64) -> Vec<u8> {
+    format!("line number {seq}").into_bytes()
+}
+
+/// What happens to one record on its two ways.
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    ring: bool,
+    kmsg: bool,
+    pieces: usize,
+    /// Whether the sequencer looks after this record.
+    poll: bool,
+    /// How far the kmsg half lags, in records.
+    lag: usize,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = (0u8..10, 0u8..10, 1usize..4, any::<bool>(), 0usize..6).prop_map(
+        |(ring, kmsg, pieces, poll, lag)| Fate { ring: ring > 0, kmsg: kmsg > 1, pieces, poll, lag },
+    );
+    proptest::collection::vec(fate, 1..200)
+}
+
+/// Runs the tracepoint source over the fates; the first record always comes by both ways.
+fn run_text(fates: &[Fate]) -> (Vec<Settled>, SequencerCounts) {
+    let (mut producer, mut consumer) = RingBuffer::new(1024);
+    let mut ring = TestRing::default();
+    let mut sink = TestSink::default();
+    let first = 1000;
+    let mut sequencer = Sequencer::new(RingContent::Text, first, false);
+    let mut now_ns = 1;
+    let mut late: VecDeque<(usize, u64)> = VecDeque::new();
+    for (index, fate) in fates.iter().enumerate() {
+        let seq = first + index as u64;
+        let text = text_of(seq);
+        if fate.ring {
+            let cut = text.len() / fate.pieces;
+            for part in 0..fate.pieces {
+                let end = if part + 1 == fate.pieces { text.len() } else { cut * (part + 1) };
+                let id = if part == 0 { id_of(seq) } else { u64::from_ne_bytes(*b"garbage!") };
+                ring.push(piece(id, seq, &text[cut * part..end]));
+            }
+        }
+        if fate.kmsg {
+            late.push_back((index + fate.lag, seq));
+        }
+        while late.front().is_some_and(|(due, _)| *due <= index) {
+            let (_, seq) = late.pop_front().unwrap();
+            producer.push(kmsg(seq, &text_of(seq))).unwrap();
+        }
+        if fate.poll {
+            sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+        }
+        now_ns += 1_000_000;
+    }
+    for (_, seq) in late {
+        producer.push(kmsg(seq, &text_of(seq))).unwrap();
+    }
+    for _ in 0..4 {
+        now_ns += PATIENCE_NS;
+        sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    }
+    (sink.0, sequencer.counts())
+}
+
+proptest! {
+    #[test]
+    fn each_seq_is_settled_once_and_in_order(mut fates in fates()) {
+        fates[0] = Fate { ring: true, kmsg: true, pieces: 1, poll: true, lag: 0 };
+        let (settled, _) = run_text(&fates);
+        let mut next = 1000;
+        for entry in &settled {
+            match entry {
+                Settled::Record { seq, text, cpu, approximated, level } => {
+                    prop_assert_eq!(*seq, next);
+                    prop_assert_eq!(text, &text_of(*seq));
+                    let fate = fates[(*seq - 1000) as usize];
+                    prop_assert!(fate.ring || fate.kmsg);
+                    prop_assert_eq!(*cpu, fate.ring.then(|| cpu_of(*seq)));
+                    // A record that came by both ways is never approximated.
+                    prop_assert_eq!(*approximated, !fate.kmsg);
+                    prop_assert_eq!(*level, if fate.kmsg { 6 } else { DEFAULT_LEVEL });
+                    next += 1;
+                }
+                Settled::Missing { first_seq, count, .. } => {
+                    prop_assert_eq!(*first_seq, next);
+                    for seq in next..next + count {
+                        let fate = fates[(seq - 1000) as usize];
+                        prop_assert!(!fate.ring && !fate.kmsg, "{} was had", seq);
+                    }
+                    next += count;
+                }
+            }
+        }
+        // The newest records may wait for ever, if nothing came after them.
+        let end = 1000 + fates.len() as u64;
+        for seq in next..end {
+            prop_assert!(!fates[(seq - 1000) as usize].kmsg, "{} is stuck", seq);
+        }
+        let lone = (next..end).filter(|seq| fates[(*seq - 1000) as usize].ring).count();
+        prop_assert!(lone <= 1, "{} records are stuck", lone);
+    }
+
+    #[test]
+    fn whole_records_come_out_once_with_their_last_text(
+        records in proptest::collection::vec((0u8..12, 1usize..4, any::<bool>()), 1..150),
+        swaps in proptest::collection::vec(any::<bool>(), 150),
+    ) {
+        let (_producer, mut consumer) = RingBuffer::new(1);
+        let mut ring = TestRing::default();
+        let mut sink = TestSink::default();
+        let mut sequencer = Sequencer::new(RingContent::Whole, 0, false);
+        let mut now_ns = 1;
+        let mut delayed = None;
+        for (seq, (lost, commits, poll)) in records.iter().enumerate() {
+            let seq = seq as u64;
+            let mut bytes = Vec::new();
+            for commit in 1..=*commits {
+                let flags = if commit == *commits { FLAG_FINAL } else { 0 };
+                let text = text_of(seq);
+                bytes.push(whole(seq, flags, &text[..text.len() * commit / commits]));
+            }
+            if *lost == 0 {
+                continue;
+            }
+            if swaps[seq as usize] && delayed.is_none() {
+                // Another CPU committed its later record first.
+                delayed = Some(bytes);
+                continue;
+            }
+            bytes.into_iter().for_each(|bytes| ring.push(bytes));
+            if let Some(bytes) = delayed.take() {
+                bytes.into_iter().for_each(|bytes| ring.push(bytes));
+            }
+            if *poll {
+                sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+            }
+            now_ns += 100_000;
+        }
+        delayed.into_iter().flatten().for_each(|bytes| ring.push(bytes));
+        for _ in 0..4 {
+            now_ns += PATIENCE_NS;
+            sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+        }
+        let mut next = 0;
+        for entry in &sink.0 {
+            match entry {
+                Settled::Record { seq, text, cpu, .. } => {
+                    prop_assert_eq!(*seq, next);
+                    prop_assert_eq!(text, &text_of(*seq));
+                    prop_assert_eq!(*cpu, Some(cpu_of(*seq)));
+                    next += 1;
+                }
+                Settled::Missing { first_seq, count, .. } => {
+                    prop_assert_eq!(*first_seq, next);
+                    for seq in next..next + count {
+                        prop_assert_eq!(records[seq as usize].0, 0);
+                    }
+                    next += count;
+                }
+            }
+        }
+        for seq in next..records.len() as u64 {
+            prop_assert_eq!(records[seq as usize].0, 0, "{} is stuck", seq);
+        }
+    }
+}
+
+#[test]
+fn a_record_without_newline_waits_until_a_later_one_exists() {
+    let (_producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, 5, false);
+    ring.push(whole(5, 0, b"no newline"));
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    sequencer.poll(10 * PATIENCE_NS, &mut ring, &mut consumer, &mut sink);
+    assert!(sink.0.is_empty());
+    ring.push(whole(5, 0, b"no newline, but more"));
+    ring.push(whole(6, FLAG_FINAL, b"next"));
+    let now_ns = 20 * PATIENCE_NS;
+    let progress = sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    let deadline_ns = progress.deadline_ns.expect("it comes back soon");
+    sequencer.poll(deadline_ns, &mut ring, &mut consumer, &mut sink);
+    let texts: Vec<_> = sink
+        .0
+        .iter()
+        .map(|entry| match entry {
+            Settled::Record { text, .. } => text.as_slice(),
+            Settled::Missing { .. } => panic!("nothing is missing"),
+        })
+        .collect();
+    assert_eq!(texts, [&b"no newline, but more"[..], b"next"]);
+}
+
+#[test]
+fn the_kmsg_source_tells_what_the_kernel_overwrote() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let mut sink = TestSink::default();
+    let mut sequencer = Sequencer::new(RingContent::Nothing, 5, false);
+    producer.push(kmsg(5, b"a")).unwrap();
+    producer.push(kmsg(1 << 40, b"b")).unwrap();
+    sequencer.poll(1, &mut NoRing, &mut consumer, &mut sink);
+    assert!(matches!(sink.0[0], Settled::Record { seq: 5, cpu: None, .. }));
+    assert_eq!(
+        sink.0[1],
+        Settled::Missing {
+            first_seq: 6,
+            count: (1 << 40) - 6,
+            reason: MissingReason::KernelOverwrote
+        }
+    );
+    assert!(matches!(sink.0[2], Settled::Record { seq, .. } if seq == 1 << 40));
+}
+
+#[test]
+fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
+    let (mut producer, mut consumer) = RingBuffer::new(256);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Text, 100, false);
+    // All alike, so the first match may be wrong.
+    sequencer.id_base = Some(BASE * 2);
+    for seq in 100..200u64 {
+        ring.push(piece(id_of(seq), seq, &text_of(seq)));
+        // The wrong base makes these ids name seqs 4096 ahead.
+        producer.push(kmsg(seq, &text_of(seq))).unwrap();
+        sequencer.poll(seq, &mut ring, &mut consumer, &mut sink);
+    }
+    assert_eq!(sink.0.len(), 100);
+    assert!(sink.0.iter().all(|entry| matches!(entry, Settled::Record { approximated: false, .. })));
+}

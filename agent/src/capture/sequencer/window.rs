@@ -1,0 +1,182 @@
+//! The ring items that wait: by seq, and in the order of the ring.
+
+use std::collections::VecDeque;
+
+use super::{RecordRing, RingItem};
+
+/// Seqs that can be looked at ahead of the head. At 300 bytes a record it
+/// spans the default ring.
+const WINDOW: usize = 1 << 15;
+
+/// What is known of one seq.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    seq: u64,
+    /// The first piece in the text source, the newest commit in the commit source.
+    pub(super) item: RingItem,
+    pub(super) pieces: u32,
+    pub(super) is_final: bool,
+    pub(super) seen_ns: u64,
+}
+
+const EMPTY: u64 = u64::MAX;
+
+/// What an item holds of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ItemKind {
+    /// A piece of the text.
+    Piece,
+    /// The whole record, which may still grow.
+    Committed,
+    /// The whole record for good.
+    Final,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    item: RingItem,
+    /// [`EMPTY`] until the relation of ids to seqs is known.
+    seq: u64,
+    id: u64,
+}
+
+/// See the module's description.
+pub(super) struct Window {
+    slots: Box<[Slot]>,
+    order: VecDeque<Queued>,
+    unplaced: usize,
+    newest_seq: u64,
+}
+
+impl Window {
+    pub(super) fn new(next_seq: u64) -> Self {
+        let empty = RingItem { start: 0, len_bytes: 0, end: 0 };
+        let slot = Slot { seq: EMPTY, item: empty, pieces: 0, is_final: false, seen_ns: 0 };
+        Self {
+            slots: vec![slot; WINDOW].into_boxed_slice(),
+            order: VecDeque::with_capacity(WINDOW),
+            unplaced: 0,
+            newest_seq: next_seq.saturating_sub(1),
+        }
+    }
+
+    /// The newest seq that the ring brought.
+    pub(super) fn newest_seq(&self) -> u64 {
+        self.newest_seq
+    }
+
+    pub(super) fn slot(&self, seq: u64) -> Option<Slot> {
+        let slot = self.slots[seq as usize % WINDOW];
+        (slot.seq == seq).then_some(slot)
+    }
+
+    /// The lowest known seq above `head`, and when it was seen.
+    pub(super) fn next_known(&self, head: u64) -> Option<(u64, u64)> {
+        let last = self.newest_seq.min(head.saturating_add(WINDOW as u64 - 1));
+        (head + 1..=last).find_map(|seq| self.slot(seq)).map(|slot| (slot.seq, slot.seen_ns))
+    }
+
+    /// Takes an item that needs no place, only its turn in the release.
+    pub(super) fn push_settled(&mut self, item: RingItem) {
+        self.order.push_back(Queued { item, seq: 0, id: 0 });
+    }
+
+    /// Takes an item in; false if there is no room for it now.
+    pub(super) fn push(
+        &mut self,
+        item: RingItem,
+        seq: Option<u64>,
+        id: u64,
+        kind: ItemKind,
+        now_ns: u64,
+        next_seq: u64,
+    ) -> bool {
+        if self.order.len() >= WINDOW {
+            if self.unplaced == 0 {
+                return false;
+            }
+            // Ids that could not be related to seqs so far will not be any more;
+            // their records come from /dev/kmsg alone.
+            for queued in &mut self.order {
+                if queued.seq == EMPTY {
+                    queued.seq = 0;
+                }
+            }
+            self.unplaced = 0;
+            return false;
+        }
+        match seq {
+            Some(seq) if seq >= next_seq.saturating_add(WINDOW as u64) => return false,
+            Some(seq) => {
+                self.enter(item, seq, kind, now_ns, next_seq);
+                self.order.push_back(Queued { item, seq, id });
+            }
+            None => {
+                self.unplaced += 1;
+                self.order.push_back(Queued { item, seq: EMPTY, id });
+            }
+        }
+        true
+    }
+
+    fn enter(&mut self, item: RingItem, seq: u64, kind: ItemKind, now_ns: u64, next_seq: u64) {
+        self.newest_seq = self.newest_seq.max(seq);
+        if seq < next_seq {
+            return;
+        }
+        let slot = &mut self.slots[seq as usize % WINDOW];
+        let is_final = kind == ItemKind::Final;
+        if slot.seq != seq {
+            *slot = Slot { seq, item, pieces: 1, is_final, seen_ns: now_ns };
+        } else if kind == ItemKind::Piece {
+            slot.pieces += 1;
+        } else {
+            // Committed again with more text: the newest commit has all of it.
+            (slot.item, slot.is_final) = (item, slot.is_final || is_final);
+        }
+    }
+
+    /// Items whose seq is not known, with their ids.
+    pub(super) fn unplaced(&self) -> impl Iterator<Item = (RingItem, u64)> {
+        self.order.iter().filter(|queued| queued.seq == EMPTY).map(|queued| (queued.item, queued.id))
+    }
+
+    /// Gives the unplaced items their seqs.
+    pub(super) fn place(
+        &mut self,
+        next_seq: u64,
+        plausible: impl Fn(u64) -> bool,
+        base: u64,
+        mask: u64,
+    ) {
+        for index in 0..self.order.len() {
+            let Queued { item, seq, id } = self.order[index];
+            if seq != EMPTY {
+                continue;
+            }
+            let seq = if plausible(id) { id.wrapping_add(base) & mask } else { self.newest_seq };
+            self.enter(item, seq, ItemKind::Piece, 0, next_seq);
+            self.order[index].seq = seq;
+        }
+        self.unplaced = 0;
+    }
+
+    /// The items of one seq, in the order of the ring.
+    pub(super) fn pieces(&self, seq: u64) -> impl Iterator<Item = RingItem> {
+        self.order.iter().filter(move |queued| queued.seq == seq).map(|queued| queued.item)
+    }
+
+    /// Gives the space of everything before the first unsettled item back.
+    pub(super) fn release<R: RecordRing>(&mut self, next_seq: u64, ring: &mut R) {
+        let mut end = None;
+        while let Some(front) = self.order.front()
+            && front.seq < next_seq
+        {
+            end = Some(front.item.end);
+            self.order.pop_front();
+        }
+        if let Some(end) = end {
+            ring.release(end);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What `status` tells: the report, and how it reads on a terminal.
+//!
+//! The same structure goes over the control socket as JSON and is the output of
+//! `status --json`; fields are only ever added.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Ledger, LostReason};
+
+/// The whole report.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The source of records.
+    pub capture: CaptureStatus,
+    /// The targets, in the order of the configuration.
+    pub targets: Vec<TargetStatus>,
+}
+
+/// The source in use and what became of the records on their way in.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct CaptureStatus {
+    /// `commit`, `tracepoint` or `kmsg`.
+    pub source: String,
+    /// The hook of an eBPF source.
+    pub hook: Option<String>,
+    /// Why this source.
+    pub reason: String,
+    /// How network device events are noticed.
+    pub netdev_events: String,
+    /// First seq of this run.
+    pub first_seq: u64,
+    /// Records that the programs wrote to the ring.
+    pub captured: u64,
+    /// Records that found the ring full.
+    pub ring_full: u64,
+    /// Reads of kernel memory that failed.
+    pub read_errors: u64,
+    /// Runs of a program that the kernel skipped.
+    pub recursion_misses: u64,
+    /// Records read from `/dev/kmsg`.
+    pub kmsg_read: u64,
+    /// Times the kernel overwrote what `/dev/kmsg` would have shown next.
+    pub kmsg_overwritten: u64,
+    /// Set if reading `/dev/kmsg` failed for good.
+    pub kmsg_failed: Option<String>,
+    /// Records settled with estimated fields.
+    pub approximated: u64,
+    /// Records for which no program had a context.
+    pub without_context: u64,
+    /// Ring items that were no record.
+    pub malformed: u64,
+    /// Joins whose two texts differed.
+    pub mismatched: u64,
+    /// Waits of the data threads that ended.
+    pub wakeups: u64,
+}
+
+/// One target.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct TargetStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it sends to.
+    pub remote: String,
+    /// `extended` or `basic`.
+    pub format: String,
+    /// `active` or `waiting`.
+    pub state: String,
+    /// What it waits for.
+    pub waiting_for: Option<String>,
+    /// The way out of the host.
+    pub egress: Option<EgressStatus>,
+    /// The next hop.
+    pub next_hop: Option<NextHopStatus>,
+    /// The account.
+    pub account: Account,
+}
+
+/// A way out.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct EgressStatus {
+    /// `xdp`, `packet`, `udp` or `pcap`.
+    pub kind: String,
+    /// Why this kind.
+    pub reason: String,
+    /// Queue of the device, for `xdp`.
+    pub queue: Option<u32>,
+}
+
+/// A next hop.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct NextHopStatus {
+    /// Device that the packets leave by.
+    pub device: String,
+    /// Source address.
+    pub source: String,
+    /// MAC address they are sent to.
+    pub mac: Option<String>,
+    /// Gateway, if the remote is not on the link.
+    pub gateway: Option<String>,
+}
+
+/// The account of a target: `seen = sent + filtered + lost + queued`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// First seq the target is responsible for.
+    pub first_seq: u64,
+    /// First seq it has not seen.
+    pub next_seq: u64,
+    /// Seqs it has been responsible for.
+    pub seen: u64,
+    /// Records that the kernel took whole.
+    pub sent: u64,
+    /// Records left out on purpose.
+    pub filtered: u64,
+    /// Lost records by reason; every reason is listed.
+    pub lost: BTreeMap<String, u64>,
+    /// Records on their way or waiting.
+    pub queued: u64,
+    /// Of `sent`, those with estimated fields.
+    pub approximated: u64,
+    /// Packets handed to the way out.
+    pub packets: u64,
+    /// Whether the sum is right.
+    pub balances: bool,
+}
+
+impl From<Ledger> for Account {
+    fn from(ledger: Ledger) -> Self {
+        Self {
+            first_seq: ledger.first_seq,
+            next_seq: ledger.next_seq,
+            seen: ledger.seen(),
+            sent: ledger.sent,
+            filtered: ledger.filtered,
+            lost: LostReason::ALL
+                .iter()
+                .map(|reason| (reason.name().to_owned(), ledger.lost[*reason as usize]))
+                .collect(),
+            queued: ledger.queued(),
+            approximated: ledger.approximated,
+            packets: ledger.packets,
+            balances: ledger.balances(),
+        }
+    }
+}
+
+impl Account {
+    /// Lost records, for any reason.
+    #[must_use]
+    pub fn lost_total(&self) -> u64 {
+        self.lost.values().sum()
+    }
+
+    /// The account in one line, for the log and the terminal.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = format!(
+            "seen {} = sent {} + filtered {} + lost {} + queued {}",
+            self.seen,
+            self.sent,
+            self.filtered,
+            self.lost_total(),
+            self.queued
+        );
+        let lost: Vec<_> = self.lost.iter().filter(|(_, count)| **count > 0).collect();
+        if !lost.is_empty() {
+            let list: Vec<_> = lost.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            let _ = write!(line, " ({})", list.join(", "));
+        }
+        if self.approximated > 0 {
+            let _ = write!(line, ", approximated {}", self.approximated);
+        }
+        if !self.balances {
+            line.push_str(" -- DOES NOT BALANCE, please report this");
+        }
+        line
+    }
+}
+
+impl Status {
+    /// The report for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let capture = &self.capture;
+        let mut text = format!(
+            "netconsole-agent {}, pid {}, up {} s\n",
+            self.version, self.pid, self.uptime_s
+        );
+        let hook = capture.hook.as_deref().map(|hook| format!(" ({hook})")).unwrap_or_default();
+        let _ = writeln!(text, "source: {}{hook}", capture.source);
+        let _ = writeln!(text, "  {}", capture.reason);
+        let _ = writeln!(
+            text,
+            "  captured {}, ring full {}, read errors {}, recursion misses {}, approximated {}, without context {}",
+            capture.captured,
+            capture.ring_full,
+            capture.read_errors,
+            capture.recursion_misses,
+            capture.approximated,
+            capture.without_context
+        );
+        let _ = writeln!(
+            text,
+            "  /dev/kmsg: read {}, overwritten {} times",
+            capture.kmsg_read, capture.kmsg_overwritten
+        );
+        if let Some(error) = &capture.kmsg_failed {
+            let _ = writeln!(text, "  /dev/kmsg FAILED: {error}");
+        }
+        let _ = writeln!(text, "  network devices: {}", capture.netdev_events);
+        for target in &self.targets {
+            let _ = writeln!(
+                text,
+                "target {}: {} -> {} ({})",
+                target.name, target.state, target.remote, target.format
+            );
+            if let Some(waiting_for) = &target.waiting_for {
+                let _ = writeln!(text, "  waiting: {waiting_for}");
+            }
+            if let Some(egress) = &target.egress {
+                let queue = egress.queue.map(|queue| format!(" queue {queue}")).unwrap_or_default();
+                let _ = writeln!(text, "  egress: {}{queue} ({})", egress.kind, egress.reason);
+            }
+            if let Some(hop) = &target.next_hop {
+                let mac = hop.mac.as_deref().map(|mac| format!(" to {mac}")).unwrap_or_default();
+                let via =
+                    hop.gateway.as_deref().map(|via| format!(" via {via}")).unwrap_or_default();
+                let _ = writeln!(text, "  next hop: {} from {}{mac}{via}", hop.device, hop.source);
+            }
+            let _ = writeln!(text, "  account: {}", target.account.line());
+        }
+        text
+    }
+}

@@ -1,0 +1,123 @@
+//! AF_PACKET, transmit only, past the qdisc.
+//!
+//! For devices and kernels where AF_XDP does not bind. Same frames and same
+//! place below netfilter and qdiscs (packet(7), `PACKET_QDISC_BYPASS`), one
+//! system call per frame. Bound with protocol 0, it receives nothing. It sends
+//! frames only: UDP sockets are in `udp`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with};
+
+use super::slots::{SLOT_BYTES, SlotQueue};
+use super::xdp::sys;
+use super::{Egress, EgressKind, OpenError, Outcome, PushError, Tag, check_frame};
+
+/// Slots per socket unless the caller says otherwise.
+pub const SLOTS_DEFAULT: u32 = 512;
+
+/// Where a packet socket is to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PacketOptions {
+    /// Index of the device in the network namespace of the calling thread.
+    pub ifindex: u32,
+    /// Name of the device, for messages alone.
+    pub ifname: String,
+    /// Slots of 2048 bytes; at least one is made.
+    pub slots: u32,
+    /// MTU of the device in bytes; longer packets are refused.
+    pub mtu_bytes: u32,
+}
+
+impl PacketOptions {
+    /// The default number of slots.
+    #[must_use]
+    pub fn new(ifindex: u32, ifname: impl Into<String>, mtu_bytes: u32) -> Self {
+        Self { ifindex, ifname: ifname.into(), slots: SLOTS_DEFAULT, mtu_bytes }
+    }
+}
+
+/// Opens a packet socket and binds it to its device.
+///
+/// # Errors
+/// [`OpenError`] says which step failed and what to do.
+pub fn open(options: &PacketOptions) -> Result<Box<dyn Egress>, OpenError> {
+    let step = |operation| {
+        move |cause: Errno| OpenError {
+            operation,
+            object: format!("AF_PACKET on {}", options.ifname),
+            cause: cause.into(),
+            remedy: match cause {
+                Errno::PERM | Errno::ACCESS => "give the agent CAP_NET_RAW",
+                Errno::NODEV => "the device is gone or in another network namespace",
+                Errno::AFNOSUPPORT => "this kernel has no CONFIG_PACKET: use egress = \"udp\"",
+                _ => "use egress = \"udp\" meanwhile",
+            },
+        }
+    };
+    let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .map_err(step("open a socket"))?;
+    sys::set_qdisc_bypass(fd.as_fd()).map_err(step("set the qdisc bypass"))?;
+    sys::bind_packet(fd.as_fd(), options.ifindex).map_err(step("bind"))?;
+    Ok(Box::new(PacketEgress {
+        fd,
+        queue: SlotQueue::new(options.slots.max(1) as usize),
+        mtu_bytes: options.mtu_bytes as usize,
+    }))
+}
+
+struct PacketEgress {
+    fd: OwnedFd,
+    queue: SlotQueue,
+    mtu_bytes: usize,
+}
+
+impl Egress for PacketEgress {
+    fn kind(&self) -> EgressKind {
+        EgressKind::Packet
+    }
+
+    fn slot_bytes(&self) -> usize {
+        SLOT_BYTES
+    }
+
+    fn push(
+        &mut self,
+        tag: Tag,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Result<(), PushError> {
+        let mtu_bytes = self.mtu_bytes;
+        self.queue.push(tag, fill, |slot, len_bytes| check_frame(slot, len_bytes, mtu_bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while let Some(frame) = self.queue.next() {
+            match send(&self.fd, frame, SendFlags::DONTWAIT) {
+                Ok(_) => self.queue.settle(Outcome::Sent),
+                // The frame itself is at fault: the MTU shrank meanwhile, or
+                // the device wants another header.
+                Err(Errno::MSGSIZE | Errno::INVAL) => self.queue.settle(Outcome::Refused),
+                // Send buffer or driver queue full, or no carrier
+                // (`packet_snd`, `__dev_direct_xmit`): the kernel kept nothing.
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => return Ok(()),
+                // ENETDOWN while the device is down, ENXIO once it is gone.
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, done: &mut dyn FnMut(Tag, Outcome)) {
+        self.queue.reap(done);
+    }
+
+    fn queued(&self) -> usize {
+        self.queue.queued()
+    }
+
+    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
+        self.queue.abandon(unsent);
+    }
+}
