@@ -321,7 +321,10 @@ fn log_records() -> Result<()> {
     write("<12> a leading blank and trailing ones   \n")?;
     write("<12>two\nlines\n")?;
     write("<12>an empty line at the end\n\n")?;
-    write(format!("<12>{}\n", ["many lines"; 20].join("\n")))?;
+    // Printed with a prefix on each line it fits old kernels' buffer just, and not.
+    for lines in [20, 38, 39, 40, 60, 80] {
+        write(format!("<12>{}\n", vec!["many lines"; lines].join("\n")))?;
+    }
     write("<12>without a newline")?;
     write("<12>the record after it\n")?;
     write("<12>without a newline, ")?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 /// `MAX_PRINT_CHUNK` of netconsole.c: the longest datagram in bytes.
 const DATAGRAM_MAX_BYTES: usize = 1000;
 /// `PRINTK_MESSAGE_MAX` of kernel/printk/internal.h: the longest record with its
-/// header in bytes (8192 before 6.4, which no record gets near).
+/// header in bytes (8192 before 6.3, which no record gets near).
 const RECORD_MAX_BYTES: usize = 2048;
 
 /// A record as `/dev/kmsg` shows it.
@@ -77,15 +77,35 @@ impl Record {
         self.header.len() + 1 + self.body.len() == RECORD_MAX_BYTES
     }
 
-    /// The datagrams of a basic target: the text as a console prints it, cut
-    /// where it is too long.
-    pub(crate) fn basic(&self) -> Vec<Vec<u8>> {
+    /// The datagrams of a basic target: the text as a console prints it into a
+    /// buffer of `buffer_bytes` (`record_print_text`), cut where it is too long.
+    pub(crate) fn basic(&self, buffer_bytes: usize) -> Vec<Vec<u8>> {
         let (seconds, micros) = (self.timestamp_us / 1_000_000, self.timestamp_us % 1_000_000);
+        let prefix = format!("[{seconds:5}.{micros:06}] ");
+        let whole = self.text();
+        let mut text = whole.as_slice();
         let mut printed = Vec::new();
-        for line in self.text().split(|&byte| byte == b'\n') {
-            printed.extend_from_slice(format!("[{seconds:5}.{micros:06}] ").as_bytes());
-            printed.extend_from_slice(line);
+        let mut truncated = false;
+        loop {
+            let line_bytes = match text.iter().position(|&byte| byte == b'\n') {
+                Some(at) => at,
+                None if truncated => break,
+                None => text.len(),
+            };
+            // For the newline and a NUL.
+            let used = printed.len() + prefix.len() + 2;
+            if used + text.len() > buffer_bytes {
+                if used + line_bytes > buffer_bytes {
+                    break;
+                }
+                text = &text[..buffer_bytes - used];
+                truncated = true;
+            }
+            printed.extend_from_slice(prefix.as_bytes());
+            printed.extend_from_slice(&text[..line_bytes]);
             printed.push(b'\n');
+            let Some(rest) = text.get(line_bytes + 1..) else { break };
+            text = rest;
         }
         printed.chunks(DATAGRAM_MAX_BYTES).map(<[u8]>::to_vec).collect()
     }
@@ -204,7 +224,7 @@ mod tests {
         let record = Record::parse(raw).unwrap();
         assert_eq!((record.facility, record.seq, record.timestamp_us), (255, 7, 1_234_567));
         assert_eq!(record.text(), b"back\\slash\ttab ");
-        assert_eq!(record.basic(), [b"[    1.234567] back\\slash\ttab \n"]);
+        assert_eq!(record.basic(2048), [b"[    1.234567] back\\slash\ttab \n"]);
         assert_eq!(extended(&record, None, b""), [raw]);
         assert!(Record::parse(b"6,7;x").is_err());
     }
@@ -259,9 +279,11 @@ mod tests {
     #[test]
     fn every_line_of_a_record_gets_the_prefix() {
         let record = record("two\\x0alines\\x0a");
-        assert_eq!(
-            record.basic(),
-            [b"[    6.162721] two\n[    6.162721] lines\n[    6.162721] \n"]
-        );
+        let printed = b"[    6.162721] two\n[    6.162721] lines\n[    6.162721] \n";
+        assert_eq!(record.basic(2048), [printed]);
+        // With its NUL it fits to the byte; else the lines that do not fit are left out.
+        assert_eq!(record.basic(printed.len() + 1), [printed]);
+        assert_eq!(record.basic(printed.len()), [&printed[..40]]);
+        assert_eq!(record.basic(25), [&printed[..19]]);
     }
 }

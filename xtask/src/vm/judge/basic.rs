@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::super::kernel::version;
 use super::super::record::Record;
 use super::{Evidence, KERNEL_BASE, Target, WITHOUT_PROGRAM, shown};
 
@@ -12,9 +13,11 @@ impl Evidence<'_> {
     /// How many of the phase's records the kernel's netconsole sent as expected.
     pub(super) fn kernel_basic(&self, phase: &str) -> Result<String> {
         let records = self.report.phase(phase)?;
+        let buffer_bytes = self.console_buffer_bytes()?;
         let sent = self.payloads(KERNEL_BASE + Target::Basic.offset());
         let mut rest = sent.as_slice();
-        let found = records.iter().filter(|record| advance(record, &mut rest)).count();
+        let found =
+            records.iter().filter(|record| advance(record, buffer_bytes, &mut rest)).count();
         ensure!(found > 0, "none of {} records was sent", records.len());
         Ok(format!("{found} of {} records as expected", records.len()))
     }
@@ -24,8 +27,9 @@ impl Evidence<'_> {
     /// reference, unless the agent has nothing but `/dev/kmsg` either.
     pub(super) fn agent_basic(&self, phase: &str, port: u16) -> Result<String> {
         let records = self.report.phase(phase)?;
+        let buffer_bytes = self.console_buffer_bytes()?;
         let sent = self.payloads(port);
-        let first = records.first().context("no records")?.basic();
+        let first = records.first().context("no records")?.basic(buffer_bytes);
         let start = sent.iter().position(|payload| *payload == first[0].as_slice());
         let start = start.with_context(|| format!("{} was not sent", shown(&first)))?;
         let kernels = self.payloads(KERNEL_BASE + Target::Basic.offset());
@@ -34,8 +38,8 @@ impl Evidence<'_> {
         let mut same = 0;
         for record in records {
             let seq = record.seq;
-            let Some(count) = datagrams_of(record, rest) else {
-                let expected = shown(&record.basic());
+            let Some(count) = datagrams_of(record, buffer_bytes, rest) else {
+                let expected = shown(&record.basic(buffer_bytes));
                 bail!(
                     "seq {seq}: {expected} was expected, not {}",
                     shown(&rest[..rest.len().min(1)])
@@ -53,11 +57,17 @@ impl Evidence<'_> {
         }
         Ok(format!("{} records, {same} as the kernel sent them", records.len()))
     }
+
+    /// `PRINTK_MESSAGE_MAX` since 6.3, `CONSOLE_LOG_MAX` before.
+    fn console_buffer_bytes(&self) -> Result<usize> {
+        let since_6_3 = version(self.report.info("release")?) >= vec![6, 3];
+        Ok(if since_6_3 { 2048 } else { 1024 })
+    }
 }
 
 /// How many datagrams at the start of `sent` are the record's, if they are.
-fn datagrams_of(record: &Record, sent: &[&[u8]]) -> Option<usize> {
-    let expected = record.basic();
+fn datagrams_of(record: &Record, buffer_bytes: usize, sent: &[&[u8]]) -> Option<usize> {
+    let expected = record.basic(buffer_bytes);
     if !record.is_cut() {
         let same = expected.iter().zip(sent).all(|(expected, sent)| expected == sent);
         return (same && sent.len() >= expected.len()).then_some(expected.len());
@@ -69,9 +79,9 @@ fn datagrams_of(record: &Record, sent: &[&[u8]]) -> Option<usize> {
 }
 
 /// Moves `rest` behind the record's datagrams, if they are in it.
-fn advance(record: &Record, rest: &mut &[&[u8]]) -> bool {
+fn advance(record: &Record, buffer_bytes: usize, rest: &mut &[&[u8]]) -> bool {
     for start in 0..rest.len() {
-        if let Some(count) = datagrams_of(record, &rest[start..]) {
+        if let Some(count) = datagrams_of(record, buffer_bytes, &rest[start..]) {
             *rest = &rest[start + count..];
             return true;
         }

@@ -65,7 +65,7 @@ impl Run {
             )
         };
         let mut all = vec![
-            (Target::Basic, record.basic()),
+            (Target::Basic, record.basic(2048)),
             (Target::Extended, extended("", String::new())),
             (Target::Release, extended(&format!("{RELEASE},"), String::new())),
             (Target::Data, extended("", userdata.to_owned())),
