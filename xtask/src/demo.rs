@@ -103,6 +103,7 @@ replay = "none"
 [target.demo]
 remote = "{RECEIVER_ADDRESS}:{PORT}"
 release = true
+max_level = "debug"
 
 [target.demo.sysdata]
 cpu = true
