@@ -203,7 +203,7 @@ fn agent_config(phase: &str, base_port: u16, kernel_sysdata: &[&str]) -> String 
         ("extended", 3, "", None),
         ("release", 4, "release = true", None),
         ("data", 5, "", Some(kernel_sysdata)),
-        ("all", 6, "", Some(&all)),
+        ("all-data", 6, "", Some(&all)),
     ];
     for (name, offset, setting, sysdata) in targets {
         let port = base_port + offset;

@@ -6,6 +6,7 @@
 //! the kernel's messages are what this project believes them to be is judged as
 //! well, so that the reference cannot be wrong unseen.
 
+mod account;
 mod basic;
 mod extended;
 #[cfg(test)]
@@ -113,6 +114,8 @@ impl<'a> Evidence<'a> {
                 outcomes.push((format!("{phase}/agent/{name}"), verdict(result)));
             }
             outcomes.push((format!("{phase}/agent/frames"), verdict(self.agent_frames(base))));
+            let result = self.agent_account(phase, base);
+            outcomes.push((format!("{phase}/agent/account"), verdict(result)));
         }
         outcomes
     }
