@@ -44,6 +44,8 @@ const BLOCKED_NAP_NS: u64 = 200_000;
 const STORM_SEQS: u64 = 64;
 /// Length of that nap.
 const STORM_NAP_NS: u64 = 250_000;
+/// A pump that was told to stop ends after this long without anything to send.
+const STOP_IDLE_NS: u64 = 60_000_000;
 
 /// What the control thread asks of the pump.
 pub enum Command {
@@ -186,6 +188,7 @@ pub struct Pump {
     encoder: Encoder,
     stats: Arc<PumpStats>,
     stop_at_ns: Option<u64>,
+    idle_since_ns: Option<u64>,
 }
 
 impl Pump {
@@ -211,6 +214,7 @@ impl Pump {
             egresses: (0..EGRESS_MAX).map(|_| None).collect(),
             encoder: Encoder::new(),
             stop_at_ns: None,
+            idle_since_ns: None,
             ring,
             kmsg,
             sequencer,
@@ -233,9 +237,7 @@ impl Pump {
             let sent = self.deliver();
             let moved = self.flush_and_reap();
             self.publish();
-            if let Some(stop_at_ns) = self.stop_at_ns
-                && (now >= stop_at_ns || (self.idle() && progress.settled == 0))
-            {
+            if self.is_done(now, progress.settled) {
                 return;
             }
             self.wait(now, &progress, sent, moved);
@@ -317,6 +319,17 @@ impl Pump {
             }
         }
         moved
+    }
+
+    /// Whether the pump was told to stop and has nothing left to send.
+    fn is_done(&mut self, now: u64, settled: u64) -> bool {
+        let Some(stop_at_ns) = self.stop_at_ns else { return false };
+        if settled > 0 || !self.idle() {
+            self.idle_since_ns = None;
+        }
+        // The second half of the newest records may still be on its way.
+        let idle_ns = now - *self.idle_since_ns.get_or_insert(now);
+        now >= stop_at_ns || idle_ns >= STOP_IDLE_NS
     }
 
     /// Whether nothing is left to be sent that could be sent.

@@ -1,1 +1,3 @@
-//! x
+//! What the integration tests share: network namespaces.
+
+pub mod netns;

@@ -101,6 +101,8 @@ pub struct Capture {
     pub kmsg_stats: Arc<KmsgStats>,
     /// First seq of this run.
     pub first_seq: u64,
+    /// The kernel shows `caller=` (`CONFIG_PRINTK_CALLER`).
+    pub shows_caller: bool,
 }
 
 /// Opens a source. The first record is the first one that is logged after the
@@ -165,6 +167,7 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
         kmsg_waker,
         kmsg_stats,
         first_seq: skipped.next_seq,
+        shows_caller: skipped.shows_caller,
     })
 }
 

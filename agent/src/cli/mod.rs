@@ -1,1 +1,97 @@
-//! placeholder
+//! The command line: one file per subcommand.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 bad configuration
+//! (`EX_CONFIG`, sysexits.h).
+
+mod check;
+pub mod logging;
+mod run;
+mod status;
+mod target;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{config::ConfigError, control::socket};
+
+/// Where the configuration is, unless `--config` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/netconsole-agent/agent.toml";
+/// Where the control socket is, unless `--socket` or the configuration say otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/netconsole-agent/control.sock";
+
+const EXIT_BAD_CONFIG: u8 = 78;
+
+/// Sends kernel log records as netconsole packets.
+#[derive(Debug, Parser)]
+#[command(name = "netconsole-agent", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent in the foreground.
+    Run(run::RunArgs),
+    /// Check a configuration and do nothing else.
+    Check(check::CheckArgs),
+    /// Show what a running agent does.
+    Status(status::StatusArgs),
+    /// Act on the targets of a running agent.
+    Target(target::TargetArgs),
+}
+
+/// How a subcommand finds the running agent.
+#[derive(Args, Debug)]
+struct SocketArgs {
+    /// Control socket of the agent.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+impl SocketArgs {
+    /// Asks the agent; a refusal is an error.
+    fn ask(&self, request: &socket::Request) -> anyhow::Result<socket::Reply> {
+        let reply = socket::ask(&self.socket, request)?;
+        match &reply.error {
+            Some(error) if !reply.ok => Err(anyhow::anyhow!("the agent refused: {error}")),
+            _ => Ok(reply),
+        }
+    }
+}
+
+/// Parses the command line and carries it out.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Target(args) => target::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(config) = error.downcast_ref::<ConfigError>() {
+        eprintln!("{config}");
+        return ExitCode::from(EXIT_BAD_CONFIG);
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Writes to standard output; a reader that has gone away is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

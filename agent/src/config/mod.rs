@@ -1,1 +1,125 @@
-//! placeholder
+//! The configuration: one TOML file, read whole and checked whole.
+//!
+//! [`parse`] turns text into [`Config`], or into a report of everything that is wrong
+//! with it, each problem at its place. It looks at the text alone: whether a
+//! device exists is not its business. The keys are those of the README.
+
+mod diagnostic;
+mod read;
+mod table;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+pub use diagnostic::{ConfigError, Diagnostic};
+
+use crate::{
+    capture::Choice,
+    egress::EgressKind,
+    netconsole::{FormatKind, Sysdata},
+};
+
+/// Port of the receiver, unless the configuration says otherwise (`A.3` of
+/// netconsole's defaults, `drivers/net/netconsole.c`).
+pub const DEFAULT_REMOTE_PORT: u16 = 6666;
+/// Source port, unless the configuration says otherwise.
+pub const DEFAULT_LOCAL_PORT: u16 = 6665;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[agent]`.
+    pub agent: Agent,
+    /// `[target.NAME]`, in the order of the file.
+    pub targets: Vec<Target>,
+}
+
+/// Settings of the agent itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Path of the control socket.
+    pub control_socket: PathBuf,
+    /// Which source of records.
+    pub capture: Choice,
+    /// Size of the record store in bytes.
+    pub store_bytes: usize,
+    /// Size of the BPF ring buffer in bytes, a power of two.
+    pub ring_bytes: u32,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            control_socket: PathBuf::from("/run/netconsole-agent/control.sock"),
+            capture: Choice::Auto,
+            store_bytes: 16 << 20,
+            ring_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Settings of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub name: String,
+    /// Address and port of the receiver.
+    pub remote: SocketAddr,
+    /// Device to send through; the route decides if `None`.
+    pub device: Option<String>,
+    /// Way out; `None` is `auto`.
+    pub egress: Option<EgressKind>,
+    /// File of the `pcap` egress.
+    pub pcap: Option<PathBuf>,
+    /// Transmit queue of the `xdp` egress.
+    pub queue: u32,
+    /// Wire format.
+    pub format: FormatKind,
+    /// Put the kernel release before each header.
+    pub release: bool,
+    /// Least severe level that is sent.
+    pub max_level: u8,
+    /// Source address; the route decides if `None`.
+    pub local_ip: Option<IpAddr>,
+    /// Source port.
+    pub local_port: u16,
+    /// MAC of the next hop; the neighbour table decides if `None`.
+    pub remote_mac: Option<[u8; 6]>,
+    /// Keys and values that are added to each record, in the order of the file.
+    pub userdata: Vec<(String, String)>,
+    /// Lines that the agent adds by itself.
+    pub sysdata: Sysdata,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// If it cannot be read, or with everything that is wrong in it.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read(path)
+        .and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| io::Error::other("the file is not UTF-8 text"))
+        })
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(&text, &path.display().to_string())
+}
+
+/// Checks text; `file` is the name that the report uses.
+///
+/// # Errors
+/// With everything that is wrong in it.
+pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let config = read::config(text, &mut problems);
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    problems.sort_by_key(|problem| problem.span.start);
+    Err(ConfigError::Invalid { report: diagnostic::render(&problems, text, file), problems })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,9 @@
-//! The control thread's side: everything that may sleep.
+//! The control thread: everything that may sleep.
+//!
+//! It owns the configuration, finds next hops, opens and closes sockets, serves the
+//! control socket, and never waits for the pump.
 
+pub mod agent;
+pub mod manager;
 pub mod socket;
 pub mod status;

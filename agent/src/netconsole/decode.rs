@@ -108,6 +108,8 @@ pub struct Header<'a> {
     pub fragment: Option<Fragment>,
     /// The fields after the flag as they are, without the comma before them.
     pub fields: &'a [u8],
+    /// The whole header as it is, without the `;` behind it.
+    pub raw: &'a [u8],
 }
 
 impl Header<'_> {
@@ -159,6 +161,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<(Header<'_>, &[u8]), DecodeError> {
         emergency: false,
         fragment: None,
         fields: rest.unwrap_or_default(),
+        raw: line,
     };
     while let Some(field) = next_field(&mut rest) {
         let Some(equals) = position(field, b'=') else {

@@ -40,11 +40,10 @@ pub struct Message<K> {
     pub source: K,
     /// Its sequence number.
     pub seq: u64,
-    /// Header of the fragment that arrived first, with its `ncfrag` field, as
-    /// the caller gave it.
-    pub header: Vec<u8>,
-    /// Text, dictionary and extra data; `?` where a byte is missing.
-    pub body: Vec<u8>,
+    /// The message as one datagram would have brought it: header (without its
+    /// `ncfrag` field), `;`, text, dictionary and extra data; `?` where a byte
+    /// is missing.
+    pub datagram: Vec<u8>,
     /// Number of fragments that brought something.
     pub fragments: u32,
     /// Bytes that did not arrive; zero if the message is whole.
@@ -76,6 +75,7 @@ struct Id<K> {
 struct Pending<K> {
     id: Id<K>,
     since: Duration,
+    body_start: usize,
     message: Message<K>,
     present: Vec<bool>,
 }
@@ -113,17 +113,15 @@ impl<K: Copy + Eq> Reassembler<K> {
         self.counters
     }
 
-    /// Takes one fragment: `header` was parsed from `header_bytes` (those before
-    /// the `;`), `fragment` is the header's. Returns the message when it became
-    /// whole. `now` may start anywhere and does not go back. Fetch what was
-    /// given up with [`Reassembler::pop_incomplete`] afterwards.
+    /// Takes one fragment; `fragment` is the header's. Returns the message when
+    /// it became whole. `now` may start anywhere and does not go back. Fetch
+    /// what was given up with [`Reassembler::pop_incomplete`] afterwards.
     pub fn push(
         &mut self,
         now: Duration,
         source: K,
         header: &Header<'_>,
         fragment: Fragment,
-        header_bytes: &[u8],
         payload: &[u8],
     ) -> Option<Message<K>> {
         let id =
@@ -134,7 +132,7 @@ impl<K: Copy + Eq> Reassembler<K> {
         }
         let index = match self.pending.iter().position(|pending| pending.id == id) {
             Some(index) => index,
-            None => self.begin(now, id, header_bytes),
+            None => self.begin(now, id, header),
         };
         let pending = self.pending.get_mut(index)?;
         if !pending.fill(fragment.offset_bytes, payload) {
@@ -154,7 +152,7 @@ impl<K: Copy + Eq> Reassembler<K> {
     }
 
     /// Makes room for a message and begins it; returns its index.
-    fn begin(&mut self, now: Duration, id: Id<K>, header_bytes: &[u8]) -> usize {
+    fn begin(&mut self, now: Duration, id: Id<K>, header: &Header<'_>) -> usize {
         while !self.pending.is_empty()
             && (self.pending.len() >= self.limits.messages
                 || self.pending_bytes + id.total_bytes > self.limits.bytes)
@@ -164,14 +162,18 @@ impl<K: Copy + Eq> Reassembler<K> {
             }
         }
         self.pending_bytes += id.total_bytes;
+        let mut datagram = without_fragment_field(header.raw);
+        datagram.push(b';');
+        let body_start = datagram.len();
+        datagram.resize(body_start + id.total_bytes, b'?');
         self.pending.push_back(Pending {
             id,
             since: now,
+            body_start,
             message: Message {
                 source: id.source,
                 seq: id.seq,
-                header: header_bytes.to_vec(),
-                body: vec![b'?'; id.total_bytes],
+                datagram,
                 fragments: 0,
                 missing_bytes: id.total_bytes,
             },
@@ -206,7 +208,7 @@ impl<K: Copy + Eq> Reassembler<K> {
 impl<K> Pending<K> {
     /// Copies what is new; false if nothing was.
     fn fill(&mut self, offset: usize, payload: &[u8]) -> bool {
-        let body = self.message.body.iter_mut().skip(offset);
+        let body = self.message.datagram.iter_mut().skip(self.body_start + offset);
         let present = self.present.iter_mut().skip(offset);
         let mut filled = 0;
         for ((place, present), &byte) in body.zip(present).zip(payload) {
@@ -222,6 +224,12 @@ impl<K> Pending<K> {
     }
 }
 
+fn without_fragment_field(header: &[u8]) -> Vec<u8> {
+    let fields = header.split(|&byte| byte == b',');
+    let kept: Vec<_> = fields.filter(|f| !f.starts_with(b"ncfrag=")).collect();
+    kept.join(&b',')
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::parse_header;
@@ -232,18 +240,16 @@ mod tests {
     fn push(r: &mut Reassembler<u8>, now: Duration, line: &str) -> Option<Message<u8>> {
         let (header, payload) = parse_header(line.as_bytes()).expect(line);
         let fragment = header.fragment.expect("a fragment");
-        let header_bytes = line.split(';').next().expect("header").as_bytes();
-        r.push(now, 1, &header, fragment, header_bytes, payload)
+        r.push(now, 1, &header, fragment, payload)
     }
 
     #[test]
     fn fragments_join_in_any_order_and_repeated_ones_are_counted() {
         let mut r = Reassembler::new(Limits::default());
-        assert_eq!(push(&mut r, T0, "6,1,1,-,ncfrag=3/6;def"), None);
-        assert_eq!(push(&mut r, T0, "6,1,1,-,ncfrag=3/6;xyz"), None);
-        let message = push(&mut r, T0, "6,1,1,-,ncfrag=0/6;abc").expect("whole");
-        assert_eq!(message.body, b"abcdef");
-        assert_eq!(message.header, b"6,1,1,-,ncfrag=3/6");
+        assert_eq!(push(&mut r, T0, "6,1,1,-,a=b,ncfrag=3/6;def"), None);
+        assert_eq!(push(&mut r, T0, "6,1,1,-,a=b,ncfrag=3/6;xyz"), None);
+        let message = push(&mut r, T0, "6,1,1,-,a=b,ncfrag=0/6;abc").expect("whole");
+        assert_eq!(message.datagram, b"6,1,1,-,a=b;abcdef");
         assert_eq!((message.fragments, message.missing_bytes), (2, 0));
         assert_eq!(push(&mut r, T0, "6,1,1,-,ncfrag=0/6;abc"), None);
         assert_eq!(r.next_deadline(), None);
@@ -257,7 +263,7 @@ mod tests {
         let deadline = r.next_deadline().expect("one pending");
         assert_eq!(r.pop_incomplete(deadline - Duration::from_nanos(1)), None);
         let message = r.pop_incomplete(deadline).expect("given up");
-        assert_eq!(message.body, b"abc???");
+        assert_eq!(message.datagram, b"6,1,1,-;abc???");
         assert_eq!(message.missing_bytes, 3);
         assert_eq!(r.pop_incomplete(deadline), None);
         assert_eq!(r.counters().incomplete, 1);

@@ -1,0 +1,32 @@
+//! `netconsole-agent run`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{DEFAULT_CONFIG, logging};
+use crate::{config, control::agent::Agent};
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  netconsole-agent run --config /etc/netconsole-agent/agent.toml\n\n\
+                  NETCONSOLE_AGENT_LOG sets the level of the agent's own log, such as debug.")]
+pub(super) struct RunArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let config = config::load(&args.config)?;
+    logging::start();
+    let agent = Agent::start(config)?;
+    // The threads exist; the runtime of the control thread adds none.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control thread's runtime")?;
+    runtime.block_on(agent.run())?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Reading a TOML table key by key, noting every problem at its place.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::Diagnostic;
+
+/// A table whose keys are taken one after the other; what is left is unknown.
+pub(super) struct Table<'t, 'p> {
+    table: &'t DeTable<'t>,
+    name: String,
+    /// Where the table itself is, for what is missing in it.
+    pub(super) span: Range<usize>,
+    known: BTreeSet<&'static str>,
+    problems: &'p mut Vec<Diagnostic>,
+}
+
+/// A value with its place.
+pub(super) type Value<'t> = &'t Spanned<DeValue<'t>>;
+
+impl<'t, 'p> Table<'t, 'p> {
+    pub(super) fn new(
+        table: &'t DeTable<'t>,
+        name: String,
+        span: Range<usize>,
+        problems: &'p mut Vec<Diagnostic>,
+    ) -> Self {
+        Self { table, name, span, known: BTreeSet::new(), problems }
+    }
+
+    pub(super) fn problem(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<Option<String>>,
+    ) {
+        self.problems.push(Diagnostic { span, message: message.into(), help: help.into() });
+    }
+
+    /// The value of a key, whatever its type.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'t>> {
+        self.known.insert(key);
+        self.table.get(key)
+    }
+
+    fn typed<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        convert: impl FnOnce(&'t DeValue<'t>) -> Option<T>,
+    ) -> Option<(T, Range<usize>)> {
+        let value = self.take(key)?;
+        match convert(value.get_ref()) {
+            Some(converted) => Some((converted, value.span())),
+            None => {
+                let found = value.get_ref().type_str();
+                let message = format!("`{key}` must be {wanted}, and this is a TOML {found}");
+                self.problem(value.span(), message, None);
+                None
+            }
+        }
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Option<(&'t str, Range<usize>)> {
+        self.typed(key, "a string in quotes", |value| value.as_str())
+    }
+
+    pub(super) fn bool(&mut self, key: &'static str) -> Option<(bool, Range<usize>)> {
+        self.typed(key, "true or false", |value| value.as_bool())
+    }
+
+    /// A whole number between 0 and `max`.
+    pub(super) fn number(&mut self, key: &'static str, max: u32) -> Option<(u32, Range<usize>)> {
+        let (text, span) = self.typed(key, "a whole number", |value| value.as_integer())?;
+        match i64::from_str_radix(text.as_str(), text.radix()).map(u32::try_from) {
+            Ok(Ok(number)) if number <= max => Some((number, span)),
+            _ => {
+                self.problem(span, format!("`{key}` must be a number from 0 to {max}"), None);
+                None
+            }
+        }
+    }
+
+    /// A string that `parse` understands; else a problem with `help`.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        help: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let (text, span) = self.string(key)?;
+        let parsed = parse(text);
+        if parsed.is_none() {
+            self.problem(span, format!("`{key}` does not understand {text:?}"), help.to_owned());
+        }
+        parsed
+    }
+
+    /// A table inside of this one.
+    pub(super) fn table(&mut self, key: &'static str) -> Option<(&'t DeTable<'t>, Range<usize>)> {
+        self.typed(key, "a table", |value| value.as_table())
+    }
+
+    /// A reader of a table inside of this one, which notes its problems here.
+    pub(super) fn inner<'q>(
+        &'q mut self,
+        table: &'t DeTable<'t>,
+        key: &str,
+        span: Range<usize>,
+    ) -> Table<'t, 'q> {
+        let name = format!("{}.{key}]", self.name.trim_end_matches(']'));
+        Table::new(table, name, span, self.problems)
+    }
+
+    /// Notes each key that nobody asked for.
+    pub(super) fn finish(self) {
+        for (key, _) in self.table {
+            if self.known.contains(key.get_ref().as_ref()) {
+                continue;
+            }
+            let known: Vec<&str> = self.known.iter().copied().collect();
+            self.problems.push(Diagnostic {
+                span: key.span(),
+                message: format!("{} has no key `{}`", self.name, key.get_ref()),
+                help: Some(format!("the keys there are: {}", known.join(", "))),
+            });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What is understood, and what the reports say.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::capture::SourceKind;
+
+fn problems(text: &str) -> Vec<Diagnostic> {
+    match parse(text, "agent.toml") {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(ConfigError::Invalid { problems, .. }) => problems,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn the_smallest_configuration_has_the_defaults() {
+    let config = parse("[target.fleet]\nremote = \"192.0.2.10:6666\"\n", "agent.toml").unwrap();
+    assert_eq!(config.agent, Agent::default());
+    let target = &config.targets[0];
+    assert_eq!(target.name, "fleet");
+    assert_eq!(target.remote, "192.0.2.10:6666".parse().unwrap());
+    assert_eq!((target.egress, target.queue, target.max_level), (None, 0, 7));
+    assert_eq!((target.local_ip, target.local_port), (None, 6665));
+    assert_eq!(target.format, FormatKind::Extended);
+}
+
+#[test]
+fn everything_is_understood() {
+    let text = r#"
+[agent]
+control_socket = "/run/x.sock"
+capture = "tracepoint"
+store = "32MiB"
+ring = "1MiB"
+[target.a]
+remote = "[2001:db8::1]:1514"
+device = "eth7"
+egress = "xdp"
+queue = 3
+release = true
+max_level = "warning"
+local = "[2001:db8::2]:7000"
+remote_mac = "52:54:00:aa:bb:01"
+[target.a.userdata]
+zebra = "last letter first"
+rack = "r12"
+[target.a.sysdata]
+cpu = true
+msgid = true
+[target.b]
+remote = "192.0.2.1"
+egress = "pcap"
+pcap = "/tmp/x.pcap"
+format = "basic"
+max_level = 3
+local = ":7"
+"#;
+    let config = parse(text, "agent.toml").unwrap();
+    assert_eq!(config.agent.capture, Choice::Only(SourceKind::Tracepoint));
+    assert_eq!((config.agent.store_bytes, config.agent.ring_bytes), (32 << 20, 1 << 20));
+    let [a, b] = &config.targets[..] else { panic!("{:?}", config.targets) };
+    assert_eq!(a.remote, "[2001:db8::1]:1514".parse().unwrap());
+    assert_eq!((a.device.as_deref(), a.egress, a.queue), (Some("eth7"), Some(EgressKind::Xdp), 3));
+    assert_eq!((a.release, a.max_level, a.local_port), (true, 4, 7000));
+    assert_eq!(a.remote_mac, Some([0x52, 0x54, 0, 0xaa, 0xbb, 1]));
+    let keys: Vec<_> = a.userdata.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["zebra", "rack"], "the order of the file");
+    assert_eq!(a.sysdata, Sysdata { cpu: true, msgid: true, ..Sysdata::default() });
+    assert_eq!((b.remote.port(), b.max_level, b.local_port), (6666, 3, 7));
+    assert_eq!(b.format, FormatKind::Basic);
+}
+
+#[test]
+fn every_problem_is_told_at_its_place() {
+    let text = "[agent]\ncaptur = \"auto\"\nstore = \"lots\"\n\n[target.x]\nremote = \"host.example\"\nmax_level = 9\n";
+    let error = parse(text, "agent.toml").unwrap_err().to_string();
+    let expected = r#"error: [agent] has no key `captur`
+ --> agent.toml:2:1
+  |
+2 | captur = "auto"
+  | ^^^^^^
+  |
+  = help: the keys there are: capture, control_socket, ring, store
+
+error: `store` does not understand "lots"
+ --> agent.toml:3:9
+  |
+3 | store = "lots"
+  |         ^^^^^^
+  |
+  = help: a size from 1MiB to 1GiB, such as "16MiB"
+
+error: `remote` does not understand "host.example"
+ --> agent.toml:6:10
+  |
+6 | remote = "host.example"
+  |          ^^^^^^^^^^^^^^
+  |
+  = help: an address, with a port unless it is 6666: "192.0.2.10", "192.0.2.10:6666", "[2001:db8::10]:6666" (names are not resolved yet)
+
+error: `max_level` must be a number from 0 to 7
+ --> agent.toml:7:13
+  |
+7 | max_level = 9
+  |             ^"#;
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn bad_values_are_refused() {
+    let target = |line: &str| format!("[target.x]\nremote = \"192.0.2.1\"\n{line}\n");
+    for (text, wanted) in [
+        (String::new(), "no target"),
+        ("[target]\n".to_owned(), "needs a name"),
+        ("[target]\nremote = \"192.0.2.1\"\n".to_owned(), "must be a table"),
+        ("[target.x]\n".to_owned(), "no `remote`"),
+        ("[target.\"a b\"]\nremote = \"192.0.2.1\"\n".to_owned(), "cannot be the name"),
+        (target("remote = \"192.0.2.2\""), "duplicate key"),
+        (target("queue = -1"), "0 to 65535"),
+        (target("queue = 99999999999999999999"), "0 to 65535"),
+        (target("queue = \"0\""), "a whole number"),
+        (target("release = 1"), "true or false"),
+        (target("format = \"basic\"\nrelease = true"), "needs the extended format"),
+        (target("format = \"basic\"\n[target.x.userdata]\na = \"b\""), "needs the extended format"),
+        (target("egress = \"pcap\""), "needs the file `pcap`"),
+        (target("pcap = \"/tmp/x\""), "only for egress"),
+        (target("local = \"2001:db8::1\""), "different IP versions"),
+        (target("remote_mac = \"1:2:3:4:5:6\""), "does not understand"),
+        (target("device = \"a/b\""), "does not understand"),
+        (target("[target.x.userdata]\nkey = 1"), "must be a string"),
+        (target("[target.x.sysdata]\ncpus = true"), "[target.x.sysdata] has no key `cpus`"),
+        (target("x = [1"), "unclosed array"),
+        ("[target.x]\nremote = \"0.0.0.0:1\"\n".to_owned(), "nothing can be sent"),
+    ] {
+        let problems = problems(&text);
+        assert!(
+            problems.iter().any(|problem| problem.message.contains(wanted)),
+            "{text:?} gives {problems:?}, not {wanted:?}"
+        );
+    }
+    let long: String =
+        (0..40).map(|n| format!("key{n} = \"{}\"\n", "v".repeat(190))).collect();
+    let found = problems(&target(&format!("[target.x.userdata]\n{long}")));
+    assert!(found[0].message.contains("exceeds the 8192 bytes"), "{found:?}");
+}
+
+#[test]
+fn the_example_is_what_the_defaults_are() {
+    let example = include_str!("../../../configs/agent.toml");
+    let shown = parse(example, "agent.toml").unwrap();
+    assert_eq!(shown.agent, Agent::default());
+    // With every comment sign before a setting removed it must still be valid.
+    let open: String = example
+        .lines()
+        .map(|line| line.strip_prefix("#").filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let opened = parse(&open, "agent.toml").unwrap();
+    assert_eq!(opened.agent, Agent::default());
+    assert_eq!(opened.targets, shown.targets);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(Path::new("/nonexistent/agent.toml")).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/agent.toml"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = parse(&text, "x");
+    }
+
+    #[test]
+    fn no_toml_panics(
+        key in "(remote|device|queue|egress|local|remote_mac|max_level|userdata|[a-zé]{1,4})",
+        value in "(\"\\PC{0,12}\"|[0-9x.-]{1,9}|\\[\\]|\\{a=1\\}|true)",
+    ) {
+        let _ = parse(&format!("[target.a]\n{key} = {value}\n[agent]\n{key} = {value}"), "x");
+    }
+}

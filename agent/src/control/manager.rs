@@ -1,0 +1,462 @@
+//! The targets from the control thread's side: finds their way out, opens
+//! sockets, lends them to the pump, and closes them when they come back.
+//!
+//! Sockets of the kinds `xdp` and `packet` belong to a device and are shared by
+//! the targets on it. A target that cannot be served waits and is tried again;
+//! following changes of the network by itself is not done yet.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+
+use super::status::{EgressStatus, NextHopStatus, TargetStatus};
+use crate::{
+    capture::wake::Waker,
+    cli::logging::Limited,
+    config,
+    egress::{Egress, EgressKind, OpenError, packet, pcap, udp, xdp},
+    frame::{FrameAddresses, HeaderError, HeaderTemplate},
+    handover::{ControlEnd, LendError},
+    ledger::SharedLedger,
+    net::{ChooseError, NextHop, ResolveError, Resolver, Wanted, choose_egress},
+    netconsole::FormatKind,
+    pump::{Command, EGRESS_MAX, Returned, TargetSeed},
+    target::{Route, TargetSettings},
+};
+
+/// How long the start waits for a neighbour to answer.
+const RESOLVE_PATIENCE: Duration = Duration::from_millis(1500);
+/// Wait before a target is tried again: the first, and the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// A target that does not work complains this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a target cannot send.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// Its way could not be found.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The wanted way out does not fit the route.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    /// No socket could be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The addresses make no frame.
+    #[error("cannot build frames to {remote}: {cause}")]
+    Header {
+        /// The remote.
+        remote: std::net::SocketAddr,
+        /// Why.
+        cause: HeaderError,
+    },
+    /// The pump cannot take more at the moment.
+    #[error(transparent)]
+    Lend(#[from] LendError),
+    /// Every place for a socket is taken.
+    #[error("{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices")]
+    NoPlace,
+}
+
+/// What makes two targets share a socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SocketKey {
+    Xdp { ifindex: u32, queue: u32 },
+    Packet { ifindex: u32 },
+    /// UDP and pcap are a target's own.
+    Own { target: usize },
+}
+
+#[derive(Debug)]
+struct Active {
+    key: SocketKey,
+    kind: EgressKind,
+    reason: String,
+    hop: Option<NextHop>,
+}
+
+struct Managed {
+    config: config::Target,
+    ledger: Arc<SharedLedger>,
+    active: Option<Active>,
+    waiting_for: Option<String>,
+    retry_at: Instant,
+    retry_after: Duration,
+    complaints: Limited,
+}
+
+/// See the module's description.
+pub struct Manager {
+    targets: Vec<Managed>,
+    sockets: BTreeMap<SocketKey, usize>,
+    places: [bool; EGRESS_MAX],
+    control: ControlEnd<Command, Returned>,
+    pump: Arc<Waker>,
+    resolver: Resolver,
+}
+
+/// Prepares the targets for a new pump.
+#[must_use]
+pub fn seeds(config: &config::Config, host: &HostFormat) -> Vec<TargetSeed> {
+    config
+        .targets
+        .iter()
+        .map(|target| TargetSeed {
+            settings: Arc::new(ArcSwap::from_pointee(host.settings(target))),
+            ledger: Arc::new(SharedLedger::default()),
+        })
+        .collect()
+}
+
+impl Manager {
+    /// Takes charge of the targets of a configuration; `ledgers` are those of the seeds.
+    #[must_use]
+    pub fn new(
+        config: &config::Config,
+        ledgers: Vec<Arc<SharedLedger>>,
+        control: ControlEnd<Command, Returned>,
+        pump: Arc<Waker>,
+        resolver: Resolver,
+    ) -> Self {
+        let targets = config
+            .targets
+            .iter()
+            .zip(ledgers)
+            .map(|(config, ledger)| Managed {
+                config: config.clone(),
+                ledger,
+                active: None,
+                waiting_for: Some("the agent is starting".to_owned()),
+                retry_at: Instant::now(),
+                retry_after: RETRY_FIRST,
+                complaints: Limited::to_one_per(COMPLAIN_EVERY),
+            })
+            .collect();
+        let places = [false; EGRESS_MAX];
+        Self { targets, sockets: BTreeMap::new(), places, control, pump, resolver }
+    }
+
+    /// Tries each waiting target whose time has come; returns when to call again.
+    pub async fn retry_waiting(&mut self) -> Option<Instant> {
+        self.close_returned();
+        for index in 0..self.targets.len() {
+            let target = &self.targets[index];
+            if target.active.is_none() && target.retry_at <= Instant::now() {
+                // The outcome is in the target's state and in the log.
+                let _ = self.activate(index).await;
+            }
+        }
+        let waiting = self.targets.iter().filter(|target| target.active.is_none());
+        waiting.map(|target| target.retry_at).min()
+    }
+
+    /// Finds the way of one target, or of all, anew.
+    ///
+    /// # Errors
+    /// In words for the operator; targets that worked go on as before.
+    pub async fn resolve(&mut self, name: Option<&str>) -> Result<(), String> {
+        let mut found = false;
+        let mut errors = Vec::new();
+        for index in 0..self.targets.len() {
+            let own_name = self.targets[index].config.name.clone();
+            if name.is_some_and(|name| name != own_name) {
+                continue;
+            }
+            found = true;
+            if let Err(error) = self.activate(index).await {
+                errors.push(format!("{own_name}: {error}"));
+            }
+        }
+        match (found, errors.is_empty()) {
+            (false, _) => Err(format!("there is no target {:?}", name.unwrap_or_default())),
+            (true, true) => Ok(()),
+            (true, false) => Err(errors.join("; ")),
+        }
+    }
+
+    async fn activate(&mut self, index: usize) -> Result<(), ActivateError> {
+        let result = self.try_activate(index).await;
+        let target = &mut self.targets[index];
+        let name = target.config.name.as_str();
+        match &result {
+            Ok(()) => {
+                target.waiting_for = None;
+                target.retry_after = RETRY_FIRST;
+                if let Some(active) = &target.active {
+                    tracing::info!(
+                        target_name = name,
+                        remote = %target.config.remote,
+                        egress = active.kind.name(),
+                        device = active.hop.as_ref().map(|hop| hop.ifname.as_str()),
+                        reason = %active.reason,
+                        "The target sends."
+                    );
+                }
+            }
+            Err(error) => {
+                target.waiting_for = Some(error.to_string());
+                target.retry_at = Instant::now() + target.retry_after;
+                target.retry_after = (target.retry_after * 2).min(RETRY_MAX);
+                if let Some(suppressed) = target.complaints.allow(Instant::now()) {
+                    tracing::warn!(target_name = name, %error, suppressed, "The target cannot send.");
+                }
+            }
+        }
+        result
+    }
+
+    async fn try_activate(&mut self, index: usize) -> Result<(), ActivateError> {
+        let config = self.targets[index].config.clone();
+        let (kind, reason, hop) = match config.egress {
+            // A connected socket and a file need no next hop of ours.
+            Some(kind @ (EgressKind::Udp | EgressKind::Pcap)) => {
+                (kind, "asked for by the configuration".to_owned(), None)
+            }
+            wanted => {
+                let hop = self.resolver.resolve(&wanted_way(&config)).await?;
+                let (kind, reason) = choose_egress(wanted, &hop)?;
+                (kind, reason, Some(hop))
+            }
+        };
+        let header = header(&config, kind, hop.as_ref())?;
+        let key = match (kind, &hop) {
+            (EgressKind::Xdp, Some(hop)) => {
+                SocketKey::Xdp { ifindex: hop.ifindex, queue: config.queue }
+            }
+            (EgressKind::Packet, Some(hop)) => SocketKey::Packet { ifindex: hop.ifindex },
+            _ => SocketKey::Own { target: index },
+        };
+        let place = match self.sockets.get(&key) {
+            Some(place) => *place,
+            None => {
+                let egress = open(&config, kind, hop.as_ref())?;
+                let place =
+                    self.places.iter().position(|taken| !taken).ok_or(ActivateError::NoPlace)?;
+                self.send(Command::Install { index: place, egress }, 1)?;
+                self.places[place] = true;
+                self.sockets.insert(key.clone(), place);
+                place
+            }
+        };
+        self.send(Command::Bind { target: index, route: Box::new(Route { egress: place, header }) }, 1)?;
+        let old = self.targets[index].active.replace(Active { key, kind, reason, hop });
+        if let Some(old) = old {
+            self.retire_unused(&old.key);
+        }
+        Ok(())
+    }
+
+    /// Asks a socket back that no target uses any more.
+    fn retire_unused(&mut self, key: &SocketKey) {
+        let used = self
+            .targets
+            .iter()
+            .any(|target| target.active.as_ref().is_some_and(|active| active.key == *key));
+        if used {
+            return;
+        }
+        let Some(index) = self.sockets.get(key).copied() else { return };
+        // If the command cannot be sent now, the socket stays for later use.
+        if self.send(Command::Retire { index }, 0).is_ok() {
+            self.sockets.remove(key);
+        }
+    }
+
+    fn send(&mut self, command: Command, boxes: usize) -> Result<(), LendError> {
+        self.close_returned();
+        self.control.send(command, boxes).map_err(|(_, error)| error)?;
+        self.pump.wake();
+        Ok(())
+    }
+
+    /// Drops what the pump has given back: sockets are closed here.
+    pub fn close_returned(&mut self) {
+        while let Some(returned) = self.control.take_back() {
+            if let Returned::Egress { index, egress } = returned {
+                drop(egress);
+                if !self.sockets.values().any(|place| *place == index) {
+                    self.places[index] = false;
+                }
+            }
+        }
+    }
+
+    /// Tells the pump to send what is there and end.
+    ///
+    /// # Errors
+    /// If the pump does not take commands.
+    pub fn stop_pump(&mut self, deadline_ns: u64) -> Result<(), LendError> {
+        self.send(Command::Stop { deadline_ns }, 0)
+    }
+
+    /// The state of all targets.
+    #[must_use]
+    pub fn status(&self) -> Vec<TargetStatus> {
+        self.targets.iter().map(Managed::status).collect()
+    }
+
+    /// Logs the account of each target.
+    pub fn log_accounts(&self) {
+        for target in self.status() {
+            tracing::info!(target_name = target.name, account = target.account.line(), "The target's final account.");
+        }
+    }
+}
+
+impl Managed {
+    fn status(&self) -> TargetStatus {
+        let format = match self.config.format {
+            FormatKind::Extended => "extended",
+            FormatKind::Basic => "basic",
+        };
+        TargetStatus {
+            name: self.config.name.clone(),
+            remote: self.config.remote.to_string(),
+            format: format.to_owned(),
+            state: if self.active.is_some() { "active" } else { "waiting" }.to_owned(),
+            waiting_for: self.waiting_for.clone(),
+            egress: self.active.as_ref().map(|active| EgressStatus {
+                kind: active.kind.name().to_owned(),
+                reason: active.reason.clone(),
+                queue: (active.kind == EgressKind::Xdp).then_some(self.config.queue),
+            }),
+            next_hop: self.active.as_ref().and_then(|active| active.hop.as_ref()).map(|hop| {
+                NextHopStatus {
+                    device: hop.ifname.clone(),
+                    source: hop.local.to_string(),
+                    mac: hop.dst_mac.map(mac_text),
+                    gateway: hop.gateway.map(|gateway| gateway.to_string()),
+                }
+            }),
+            account: self.ledger.read().into(),
+        }
+    }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn wanted_way(config: &config::Target) -> Wanted {
+    Wanted {
+        remote: config.remote,
+        device: config.device.clone(),
+        local: config.local_ip,
+        remote_mac: config.remote_mac,
+        patience: RESOLVE_PATIENCE,
+    }
+}
+
+fn header(
+    config: &config::Target,
+    kind: EgressKind,
+    hop: Option<&NextHop>,
+) -> Result<Option<HeaderTemplate>, ActivateError> {
+    if !kind.takes_frames() {
+        return Ok(None);
+    }
+    // A pcap file gets frames as they would look without a network.
+    let unknown = std::net::IpAddr::from([0, 0, 0, 0]);
+    let unknown_v6 = std::net::IpAddr::from([0u16; 8]);
+    let unspecified = if config.remote.is_ipv4() { unknown } else { unknown_v6 };
+    let local_ip = hop.map(|hop| hop.local).or(config.local_ip).unwrap_or(unspecified);
+    HeaderTemplate::new(FrameAddresses {
+        src_mac: hop.map_or([0; 6], |hop| hop.src_mac),
+        dst_mac: hop.and_then(|hop| hop.dst_mac).or(config.remote_mac).unwrap_or([0; 6]),
+        vlan: None,
+        local: std::net::SocketAddr::new(local_ip, config.local_port),
+        remote: config.remote,
+    })
+    .map(Some)
+    .map_err(|cause| ActivateError::Header { remote: config.remote, cause })
+}
+
+fn open(
+    config: &config::Target,
+    kind: EgressKind,
+    hop: Option<&NextHop>,
+) -> Result<Box<dyn Egress>, ActivateError> {
+    let egress = match (kind, hop) {
+        (EgressKind::Xdp, Some(hop)) => xdp::open(&xdp::XdpOptions {
+            ifindex: hop.ifindex,
+            ifname: hop.ifname.clone(),
+            queue: config.queue,
+            frames: xdp::XdpOptions::FRAMES_DEFAULT,
+            mtu_bytes: hop.mtu_bytes,
+        }),
+        (EgressKind::Packet, Some(hop)) => packet::open(&packet::PacketOptions {
+            ifindex: hop.ifindex,
+            ifname: hop.ifname.clone(),
+            slots: packet::PacketOptions::SLOTS_DEFAULT,
+            mtu_bytes: hop.mtu_bytes,
+        }),
+        (EgressKind::Pcap, _) => pcap::open(&pcap::PcapOptions {
+            path: config.pcap.clone().unwrap_or_default(),
+            stamps: pcap::PcapStamps::Nanoseconds,
+        }),
+        _ => udp::open(&udp::UdpOptions {
+            remote: config.remote,
+            local: Some(std::net::SocketAddr::new(
+                config.local_ip.unwrap_or(if config.remote.is_ipv4() {
+                    std::net::IpAddr::from([0, 0, 0, 0])
+                } else {
+                    std::net::IpAddr::from([0u16; 8])
+                }),
+                config.local_port,
+            )),
+            device: config.device.clone(),
+            slots: udp::UdpOptions::SLOTS_DEFAULT,
+        }),
+    };
+    Ok(egress?)
+}
+
+/// What the format of the packets takes from the host.
+#[derive(Clone, Debug)]
+pub struct HostFormat {
+    release: Vec<u8>,
+    shows_caller: bool,
+    time: bool,
+    syslog_prefix: bool,
+}
+
+impl HostFormat {
+    /// Looks the kernel's own settings up, so that the basic format equals what its
+    /// consoles show (`printk.time`, `console_msg_format`).
+    #[must_use]
+    pub fn of_this_host(shows_caller: bool) -> Self {
+        let time = std::fs::read_to_string("/sys/module/printk/parameters/time");
+        let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        Self {
+            release: rustix::system::uname().release().to_bytes().to_vec(),
+            shows_caller,
+            time: time.map_or(true, |text| text.trim() != "N"),
+            syslog_prefix: cmdline
+                .split_whitespace()
+                .any(|word| word == "console_msg_format=syslog"),
+        }
+    }
+
+    fn settings(&self, target: &config::Target) -> TargetSettings {
+        use crate::netconsole::{Format, format::userdata};
+        let mut format = match target.format {
+            FormatKind::Extended => Format::extended(&self.release),
+            FormatKind::Basic => Format::basic(&self.release),
+        };
+        format.release_prefix = target.release;
+        format.sysdata = target.sysdata;
+        format.basic.time = self.time;
+        format.basic.caller = self.shows_caller;
+        format.basic.syslog_prefix = self.syslog_prefix;
+        let entries = target.userdata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        // The configuration was checked by the same function.
+        format.userdata = userdata(entries).unwrap_or_default();
+        TargetSettings { name: target.name.clone(), format, max_level: target.max_level }
+    }
+}
