@@ -96,9 +96,6 @@ fn start_agent(
     let text = format!(
         r#"[agent]
 control_socket = "{dir}/control.sock"
-runtime_dir = "{dir}"
-state_dir = "{dir}"
-replay = "none"
 
 [target.demo]
 remote = "{RECEIVER_ADDRESS}:{PORT}"

@@ -1,8 +1,9 @@
 //! What became of a test run: one row per step, and the count of tests.
 //!
 //! It understands two kinds of output: cargo's `test result:` lines, and a line
-//! with `SKIP: reason` that a test writes past libtest's capture when it cannot
-//! run here (libtest itself has no such outcome and counts it as passed).
+//! `SKIPPED: test: reason` that a test prints when it cannot run here (libtest
+//! has no such outcome and counts it as passed; it shows what passed tests print
+//! only with `--show-output`).
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ impl CargoTest {
         if let Some(result) = line.trim_start().strip_prefix("test result: ") {
             self.count += self.result(result);
             self.told = 0;
-        } else if line.contains("SKIP: ") {
+        } else if line.starts_with("SKIPPED: ") {
             self.told += 1;
         }
     }
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_told_skip_is_not_a_pass() {
         let counted = count(
-            "test tap ... SKIP: /dev/net/tun is missing\nok\n\
+            "successes:\n\n---- tap stdout ----\nSKIPPED: tap: /dev/net/tun is missing\n\
              test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
              test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );

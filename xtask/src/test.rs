@@ -42,12 +42,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("build", |_| execute(&mut cargo(&["build", "--locked", "-p", "netconsole-agent"])));
     steps.run("unit tests", |count| {
         let args = ["test", "--workspace", "--exclude", "agent-ebpf", "--exclude", "agent-tests"];
-        tests(cargo(&args).args(["--locked", "--no-fail-fast"]), count)
+        tests(cargo(&args).args(["--locked", "--no-fail-fast", "--", "--show-output"]), count)
     });
     steps.run("integration tests", |count| {
         // They make namespaces and read the one kernel log: one at a time.
         let args = ["test", "-p", "agent-tests", "--locked", "--no-fail-fast"];
-        tests(cargo(&args).args(["--", "--test-threads=1"]), count)
+        tests(cargo(&args).args(["--", "--show-output", "--test-threads=1"]), count)
     });
     if mentions(&root().join("agent/src"), "fn loom_")? {
         steps.run("loom models", |count| tests(&mut loom(&toolchain), count));
