@@ -137,7 +137,7 @@ pub struct Sequencer {
     window: Window,
     /// A ring item that did not fit the window.
     held: Option<RingItem>,
-    /// seq = id + base (mod 2^62); the base is the number of descriptors, a power of two.
+    /// seq = id + base (mod 2^62).
     id_base: Option<u64>,
     mismatches: u32,
     /// printk's clock less `CLOCK_MONOTONIC`, from the newest join.
@@ -357,7 +357,7 @@ impl Sequencer {
         }
         let matching = window.unplaced().find_map(|(item, id)| {
             let base = front.seq.wrapping_sub(id) & ID_MASK;
-            let same = base.is_power_of_two()
+            let same = is_plausible_base(base)
                 && RingRecord::parse(ring.bytes(item))
                     .is_some_and(|record| record.text() == front.text());
             same.then_some(base)
@@ -447,6 +447,13 @@ impl Sequencer {
         });
         Step::Settled(1)
     }
+}
+
+/// Whether seqs and ids can differ by this. The first id is the negative number of
+/// descriptors, a power of two (`DESC0_ID`, `printk_ringbuffer.h`); the kernel computes it with
+/// 32 bits, and then counts with 62.
+fn is_plausible_base(base: u64) -> bool {
+    base.is_power_of_two() || (base.wrapping_add(1 << 32) & ID_MASK).is_power_of_two()
 }
 
 /// Popping without moving the record out of the queue.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -312,7 +312,7 @@ impl Agent {
     fn programs_log(&mut self) -> Option<ProgramsLog> {
         let logger = self.probes.as_mut()?.take_log();
         match logger {
-            Ok(logger) => AsyncFd::with_interest(logger, Interest::READABLE).ok(),
+            Ok(logger) => readable_events(logger).ok(),
             Err(error) => {
                 tracing::debug!(%error, "The programs have no messages of their own.");
                 None
@@ -404,7 +404,7 @@ async fn log_netdev_events(source: NetdevSource) {
     };
     match source {
         NetdevSource::Program { fd, mut ring, .. } => {
-            let Ok(fd) = AsyncFd::with_interest(Readable(fd), Interest::READABLE) else { return };
+            let Ok(fd) = readable_events(fd) else { return };
             loop {
                 let Ok(mut ready) = fd.readable().await else { return };
                 while let Some(item) = ring.next() {
@@ -428,13 +428,13 @@ async fn log_netdev_events(source: NetdevSource) {
     }
 }
 
-/// A descriptor for tokio's reactor.
-struct Readable(OwnedFd);
-
-impl AsRawFd for Readable {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
+/// Registers a descriptor with tokio's reactor.
+fn readable_events<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe; the sources here own their descriptor and never change it"
+    )]
+    AsyncFd::with_interest(source, Interest::READABLE)
 }
 
 /// Reads an [`agent_common::NetdevEvent`].

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -52,7 +53,7 @@ pub enum ActivateError {
     #[error("cannot build frames to {remote}: {cause}")]
     Header {
         /// The remote.
-        remote: std::net::SocketAddr,
+        remote: SocketAddr,
         /// Why.
         cause: HeaderError,
     },
@@ -362,19 +363,22 @@ fn header(
         return Ok(None);
     }
     // A pcap file gets frames as they would look without a network.
-    let unknown = std::net::IpAddr::from([0, 0, 0, 0]);
-    let unknown_v6 = std::net::IpAddr::from([0u16; 8]);
-    let unspecified = if config.remote.is_ipv4() { unknown } else { unknown_v6 };
-    let local_ip = hop.map(|hop| hop.local).or(config.local_ip).unwrap_or(unspecified);
+    let local_ip =
+        hop.map(|hop| hop.local).or(config.local_ip).unwrap_or(unspecified(config.remote));
     HeaderTemplate::new(FrameAddresses {
         src_mac: hop.map_or([0; 6], |hop| hop.src_mac),
         dst_mac: hop.and_then(|hop| hop.dst_mac).or(config.remote_mac).unwrap_or([0; 6]),
         vlan: None,
-        local: std::net::SocketAddr::new(local_ip, config.local_port),
+        local: SocketAddr::new(local_ip, config.local_port),
         remote: config.remote,
     })
     .map(Some)
     .map_err(|cause| ActivateError::Header { remote: config.remote, cause })
+}
+
+/// "Any address" of the same IP version.
+fn unspecified(like: SocketAddr) -> IpAddr {
+    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 fn open(
@@ -384,34 +388,23 @@ fn open(
 ) -> Result<Box<dyn Egress>, ActivateError> {
     let egress = match (kind, hop) {
         (EgressKind::Xdp, Some(hop)) => xdp::open(&xdp::XdpOptions {
-            ifindex: hop.ifindex,
-            ifname: hop.ifname.clone(),
             queue: config.queue,
-            frames: xdp::XdpOptions::FRAMES_DEFAULT,
-            mtu_bytes: hop.mtu_bytes,
+            ..xdp::XdpOptions::new(hop.ifindex, &hop.ifname, hop.mtu_bytes)
         }),
-        (EgressKind::Packet, Some(hop)) => packet::open(&packet::PacketOptions {
-            ifindex: hop.ifindex,
-            ifname: hop.ifname.clone(),
-            slots: packet::PacketOptions::SLOTS_DEFAULT,
-            mtu_bytes: hop.mtu_bytes,
-        }),
+        (EgressKind::Packet, Some(hop)) => {
+            packet::open(&packet::PacketOptions::new(hop.ifindex, &hop.ifname, hop.mtu_bytes))
+        }
         (EgressKind::Pcap, _) => pcap::open(&pcap::PcapOptions {
             path: config.pcap.clone().unwrap_or_default(),
             stamps: pcap::PcapStamps::Nanoseconds,
         }),
         _ => udp::open(&udp::UdpOptions {
-            remote: config.remote,
-            local: Some(std::net::SocketAddr::new(
-                config.local_ip.unwrap_or(if config.remote.is_ipv4() {
-                    std::net::IpAddr::from([0, 0, 0, 0])
-                } else {
-                    std::net::IpAddr::from([0u16; 8])
-                }),
+            local: Some(SocketAddr::new(
+                config.local_ip.unwrap_or(unspecified(config.remote)),
                 config.local_port,
             )),
             device: config.device.clone(),
-            slots: udp::UdpOptions::SLOTS_DEFAULT,
+            ..udp::UdpOptions::new(config.remote)
         }),
     };
     Ok(egress?)
