@@ -1,3 +1,7 @@
-//! What the integration tests share: network namespaces.
+//! What the integration tests share: network namespaces, the kernel's log, a
+//! running agent, and the receiving end.
 
+pub mod agent;
+pub mod kmsg;
 pub mod netns;
+pub mod peer;

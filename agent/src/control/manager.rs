@@ -23,7 +23,7 @@ use crate::{
     frame::{FrameAddresses, HeaderError, HeaderTemplate},
     handover::{ControlEnd, LendError},
     ledger::SharedLedger,
-    net::{ChooseError, NextHop, ResolveError, Resolver, Wanted, choose_egress},
+    net::{EgressImpossible, NextHop, ResolveError, Resolver, Wanted, choose_egress},
     netconsole::FormatKind,
     pump::{Command, EGRESS_MAX, Returned, TargetSeed},
     target::{Route, TargetSettings},
@@ -45,7 +45,7 @@ pub enum ActivateError {
     Resolve(#[from] ResolveError),
     /// The wanted way out does not fit the route.
     #[error(transparent)]
-    Choose(#[from] ChooseError),
+    Choose(#[from] EgressImpossible),
     /// No socket could be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

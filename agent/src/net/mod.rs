@@ -1,13 +1,104 @@
-//! stub
-use std::net::{IpAddr, SocketAddr}; use std::time::Duration;
-use crate::egress::EgressKind;
-#[derive(Debug, thiserror::Error)] #[error("x")] pub struct NetError;
-#[derive(Debug, thiserror::Error)] #[error("x")] pub struct ResolveError;
-#[derive(Debug, thiserror::Error)] #[error("x")] pub struct ChooseError;
-#[derive(Debug, Clone)] pub struct NextHop { pub ifindex: u32, pub ifname: String, pub src_mac: [u8;6], pub dst_mac: Option<[u8;6]>, pub local: IpAddr, pub gateway: Option<IpAddr>, pub mtu_bytes: u32 }
-pub struct Wanted { pub remote: SocketAddr, pub device: Option<String>, pub local: Option<IpAddr>, pub remote_mac: Option<[u8;6]>, pub patience: Duration }
-pub struct Resolver;
-impl Resolver { pub fn new() -> Result<Self, NetError> { Ok(Self) } pub async fn resolve(&self, _w: &Wanted) -> Result<NextHop, ResolveError> { Err(ResolveError) } }
-pub fn choose_egress(_w: Option<EgressKind>, _h: &NextHop) -> Result<(EgressKind, String), ChooseError> { Err(ChooseError) }
-#[derive(Debug)] pub struct NetEvent { pub kind: u8, pub ifindex: Option<u32>, pub name: Option<String> }
-pub async fn watch() -> Result<futures_util::stream::Pending<NetEvent>, NetError> { Ok(futures_util::stream::pending()) }
+//! Where a target's packets leave the host: next hop, addresses and device.
+//!
+//! The kernel's own tables decide; this room asks them through rtnetlink
+//! (`man 7 rtnetlink`; `net/ipv4/route.c` `inet_rtm_getroute`,
+//! `net/ipv6/route.c` `inet6_rtm_getroute`, `net/core/neighbour.c` `neigh_get`
+//! and `neigh_add`, Linux 6.12). It holds *no* routing table, ARP or neighbour
+//! discovery of its own, changes no configuration of the host, and is never
+//! called by the pump: everything here may sleep.
+
+mod choose;
+mod error;
+pub mod links;
+mod neighbour;
+mod netlink;
+mod resolve;
+mod xfrm;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub use self::choose::{EgressImpossible, choose_egress};
+pub use self::error::{NetError, ResolveError};
+pub use self::resolve::Resolver;
+use crate::frame::MacAddr;
+
+/// What a target's configuration says about its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where the datagrams go. The port takes part in the lookup, because
+    /// routing rules may name ports. An IPv6 scope id counts as the device
+    /// where `device` is `None`.
+    pub remote: SocketAddr,
+    /// The device to leave by, by name or by MAC (`02:00:00:00:00:01`); `None`
+    /// leaves it to the route. As for any socket bound to a device, IPv4 takes
+    /// a remote without a route to be on that device's link.
+    pub device: Option<String>,
+    /// The source address, which must be one of this host; `None` leaves it to
+    /// the route.
+    pub local: Option<IpAddr>,
+    /// The MAC to send to; `None` asks the neighbour table.
+    pub remote_mac: Option<MacAddr>,
+    /// Longest wait for the neighbour to answer.
+    pub patience: Duration,
+}
+
+/// The way to a remote at the moment of asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Index of the device in this network namespace.
+    pub ifindex: u32,
+    /// Its name.
+    pub ifname: String,
+    /// Its MAC; zeros where `ethernet` is false.
+    pub src_mac: MacAddr,
+    /// The MAC to send to; `None` where the device has no Ethernet addresses.
+    pub dst_mac: Option<MacAddr>,
+    /// Source address.
+    pub local: IpAddr,
+    /// The router in between (for an IPv4 remote possibly an IPv6 one, RFC 8950).
+    pub gateway: Option<IpAddr>,
+    /// Longest IP packet in bytes: the device's MTU, or the route's if that is
+    /// smaller.
+    pub mtu_bytes: u32,
+    /// The device speaks Ethernet.
+    pub ethernet: bool,
+    /// The remote is this host.
+    pub local_route: bool,
+    /// The route wraps packets into another protocol (`RTA_ENCAP`: MPLS, SRv6, IP
+    /// tunnels, …), which a frame of our own would not be.
+    pub encapsulated: bool,
+    /// The host has outbound IPsec policies, or does not let us see whether it has.
+    pub xfrm_policies: bool,
+    /// Where `dst_mac` comes from.
+    pub mac_source: MacSource,
+}
+
+/// Where a destination MAC comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacSource {
+    /// The kernel's neighbour table.
+    Neighbour,
+    /// The configuration.
+    Static,
+    /// Computed from a multicast address.
+    Multicast,
+    /// The Ethernet broadcast address.
+    Broadcast,
+    /// There is none.
+    None,
+}
+
+impl MacSource {
+    /// The name used in `status`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Neighbour => "neighbour",
+            Self::Static => "static",
+            Self::Multicast => "multicast",
+            Self::Broadcast => "broadcast",
+            Self::None => "none",
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A running agent, as a user would run it: the binary, a configuration file, and
+//! the control socket.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use netconsole_agent::control::{
+    socket::{Reply, Request, VERSION, ask},
+    status::Status,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::netns::Namespace;
+
+/// Names the binary to test; else the one that cargo built beside the tests.
+pub const BINARY_VARIABLE: &str = "NETCONSOLE_AGENT_BIN";
+
+/// The agent's binary.
+///
+/// # Panics
+/// If it is not built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("the path of this test");
+    let profile = own.ancestors().nth(2).expect("target/<profile>/deps");
+    let binary = profile.join("netconsole-agent");
+    assert!(
+        binary.exists(),
+        "{} is missing: cargo build -p netconsole-agent (with --release for release tests)",
+        binary.display()
+    );
+    binary
+}
+
+/// A running agent; killed on drop unless it was stopped.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    log_thread: Option<JoinHandle<()>>,
+    folder: tempfile::TempDir,
+}
+
+impl Agent {
+    /// Starts the agent in a namespace with `targets` as the target tables of its
+    /// configuration, and waits until `active` of them send.
+    #[must_use]
+    pub fn start(namespace: &Namespace, agent_table: &str, targets: &str, active: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the agent");
+        let config = folder.path().join("agent.toml");
+        let socket = folder.path().join("control.sock");
+        let text = format!("[agent]\ncontrol_socket = {socket:?}\n{agent_table}\n{targets}");
+        std::fs::write(&config, text).expect("write the configuration");
+        let mut child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", namespace.name()))
+            .arg(binary())
+            .args(["run", "--config"])
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the agent");
+        let stderr = child.stderr.take().expect("the agent's log");
+        let log = Arc::new(Mutex::new(String::new()));
+        let log_thread = {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    let mut log = log.lock().expect("the log");
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            })
+        };
+        let mut agent = Self { child, log, log_thread: Some(log_thread), folder };
+        agent.wait(Duration::from_secs(20), |status| {
+            status.targets.iter().filter(|target| target.state == "active").count() >= active
+        });
+        agent
+    }
+
+    /// Process id of the agent.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    fn ask(&self, request: &Request) -> Option<Reply> {
+        ask(&self.folder.path().join("control.sock"), request).ok()
+    }
+
+    /// What `status` says.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let reply = self.ask(&Request::Status { v: VERSION });
+        let status = reply.and_then(|reply| reply.status);
+        *status.unwrap_or_else(|| panic!("the agent gives no status; its log:\n{}", self.log()))
+    }
+
+    /// Waits until the status is as wanted.
+    ///
+    /// # Panics
+    /// If it does not become so in time, or the agent ends.
+    pub fn wait(&mut self, patience: Duration, wanted: impl Fn(&Status) -> bool) -> Status {
+        let start = Instant::now();
+        let mut last = None;
+        loop {
+            if let Some(end) = self.child.try_wait().expect("the agent's state") {
+                std::thread::sleep(Duration::from_millis(100));
+                panic!("the agent ended with {end}; its log:\n{}", self.log());
+            }
+            let status =
+                self.ask(&Request::Status { v: VERSION }).and_then(|reply| reply.status);
+            if let Some(status) = status {
+                if wanted(&status) {
+                    return *status;
+                }
+                last = Some(status);
+            }
+            assert!(
+                start.elapsed() < patience,
+                "not in time: {}\nits log:\n{}",
+                last.map(|status| status.to_text()).unwrap_or_default(),
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Stops the agent by SIGTERM and returns its log.
+    ///
+    /// # Panics
+    /// If it does not end with code 0 within five seconds.
+    #[must_use]
+    pub fn stop(mut self) -> String {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("SIGTERM");
+        let start = Instant::now();
+        let end = loop {
+            if let Some(end) = self.child.try_wait().expect("the agent's state") {
+                break end;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        if let Some(thread) = self.log_thread.take() {
+            thread.join().expect("the log's reader");
+        }
+        assert!(end.success(), "it ended with {end}:\n{}", self.log());
+        self.log()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
