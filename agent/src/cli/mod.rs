@@ -5,6 +5,7 @@
 
 mod check;
 pub mod logging;
+mod receive;
 mod run;
 mod status;
 mod target;
@@ -40,6 +41,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Act on the targets of a running agent.
     Target(target::TargetArgs),
+    /// Receive netconsole packets and print them.
+    Receive(receive::ReceiveArgs),
 }
 
 /// How a subcommand finds the running agent.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Target(args) => target::run(&args),
+        Command::Receive(args) => receive::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -416,7 +416,7 @@ async fn log_netdev_events(source: NetdevSource) {
                 ready.clear_ready();
             }
         }
-        NetdevSource::Netlink { .. } => match crate::net::watch() {
+        NetdevSource::Netlink { .. } => match crate::net::links::watch() {
             Ok(mut events) => {
                 use futures_util::StreamExt as _;
                 while let Some(event) = events.next().await {

@@ -136,6 +136,11 @@ impl PumpTarget {
         let msgid = self.msgid.wrapping_add(1);
         let mut datagrams = encoder.encode(record, &settings.format, msgid);
         let count = datagrams.count();
+        if count == 0 {
+            // The basic format shows no line of it, as on the kernel's consoles.
+            self.ledger.filtered += 1;
+            return true;
+        }
         datagrams.skip(self.fragments_done);
         while self.fragments_done < count {
             let tag =
