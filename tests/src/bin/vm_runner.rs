@@ -34,6 +34,7 @@ const PHASES: [(&str, u16); 3] = [("commit", 7660), ("tracepoint", 7760), ("kmsg
 /// Where the writer of the records runs, and the thread that disturbs it.
 const WRITER_CPU: usize = 1;
 const DISTURBER_CPU: usize = 0;
+const PACE: Duration = Duration::from_millis(2);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The seq of the newest record that the reference has seen.
@@ -295,10 +296,13 @@ impl Drop for Agent {
     }
 }
 
-/// Writes to `/dev/kmsg`: one write is one record.
+/// Writes to `/dev/kmsg`: one write is one record. What is tested here is how
+/// records look, not how many a second can be sent, so it takes its time.
 fn write(record: impl AsRef<[u8]>) -> Result<()> {
     let mut kmsg = OpenOptions::new().write(true).open("/dev/kmsg").context("open /dev/kmsg")?;
-    kmsg.write_all(record.as_ref()).context("write to /dev/kmsg")
+    kmsg.write_all(record.as_ref()).context("write to /dev/kmsg")?;
+    thread::sleep(PACE);
+    Ok(())
 }
 
 /// Makes the kernel log every kind of record.
@@ -383,10 +387,7 @@ fn sysrq_help() -> Result<()> {
 /// Continuation pieces while another CPU logs: some are broken up.
 fn disturbed_continuations() -> Result<()> {
     let disturber = on_thread("vm_disturber", DISTURBER_CPU, || {
-        (0..60).try_for_each(|number| {
-            thread::sleep(Duration::from_micros(300));
-            write(format!("<14>disturbance {number}\n"))
-        })
+        (0..60).try_for_each(|number| write(format!("<14>disturbance {number}\n")))
     })?;
     let helped = (0..5).try_for_each(|_| {
         thread::sleep(Duration::from_millis(3));

@@ -13,6 +13,9 @@ const DATAGRAM_MAX_BYTES: usize = 1000;
 /// header in bytes (8192 before 6.3, which no record gets near).
 const RECORD_MAX_BYTES: usize = 2048;
 
+/// How far the agent's clock may be from printk's in an approximated record.
+const APPROXIMATION_US: u64 = 50_000;
+
 /// A record as `/dev/kmsg` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -24,6 +27,10 @@ pub(crate) struct Record {
     pub(crate) header: Vec<u8>,
     /// Everything after it: the escaped text and the dictionary.
     pub(crate) body: Vec<u8>,
+    /// The kernel cut the record because it was too long once escaped:
+    /// `/dev/kmsg` shows only a part of the text. The final newline may still be
+    /// there, behind half an escape.
+    pub(crate) is_cut: bool,
 }
 
 impl Record {
@@ -44,6 +51,7 @@ impl Record {
             facility: priority >> 3,
             header: header.as_bytes().to_vec(),
             body: raw[end + 1..].to_vec(),
+            is_cut: raw.len() == RECORD_MAX_BYTES,
         })
     }
 
@@ -70,11 +78,23 @@ impl Record {
         text
     }
 
-    /// Whether the kernel cut the record because it was too long once escaped;
-    /// `/dev/kmsg` then shows only a part of the text. The final newline may
-    /// still be there, behind half an escape.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.header.len() + 1 + self.body.len() == RECORD_MAX_BYTES
+    /// The same record as the agent may send it where `/dev/kmsg` told its half too
+    /// late: with the default level (4), a time that the agent took itself, and no
+    /// dictionary.
+    pub(crate) fn approximated(&self, timestamp_us: u64) -> Result<Self> {
+        ensure!(
+            timestamp_us.abs_diff(self.timestamp_us) <= APPROXIMATION_US,
+            "seq {}: the time {timestamp_us} is not near {}",
+            self.seq,
+            self.timestamp_us
+        );
+        let text = self.body.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
+        Ok(Self {
+            timestamp_us,
+            header: format!("4,{},{timestamp_us},-,approx=1", self.seq).into_bytes(),
+            body: text.to_vec(),
+            ..self.clone()
+        })
     }
 
     /// The datagrams of a basic target: the text as a console prints it into a
@@ -141,6 +161,12 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// The time in microseconds, if the message says that it is approximated.
+    pub(crate) fn approximated_at(&self) -> Option<u64> {
+        let header = std::str::from_utf8(&self.header).ok()?;
+        header.strip_suffix(",-,approx=1")?.rsplit(',').next()?.parse().ok()
+    }
+
     /// Whether a line of the body begins with `start`.
     pub(crate) fn body_has(&self, start: &str) -> bool {
         self.body.split(|&byte| byte == b'\n').any(|line| line.starts_with(start.as_bytes()))
@@ -238,9 +264,9 @@ mod tests {
         raw.push_str(&"\\x0"[..RECORD_MAX_BYTES - 1 - raw.len()]);
         raw.push('\n');
         let record = Record::parse(raw.as_bytes()).unwrap();
-        assert!(record.is_cut());
+        assert!(record.is_cut);
         assert_eq!(record.text(), vec![1; escapes]);
-        assert!(!Record::parse(&raw.as_bytes()[1..]).unwrap().is_cut());
+        assert!(!Record::parse(&raw.as_bytes()[1..]).unwrap().is_cut);
     }
 
     /// The lengths that a stock 7.2 kernel sent for a text of 1006 bytes with 86

@@ -32,6 +32,11 @@ const NEIGHBOUR: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 const PHASES: [(&str, u16); 3] = [("commit", 7660), ("tracepoint", 7760), ("kmsg", 7860)];
 /// The phase in which no eBPF program sees the records.
 const WITHOUT_PROGRAM: &str = "kmsg";
+/// The phase in which a program sees the records only in part, and `/dev/kmsg`
+/// tells the rest; records may be approximated where it does so too late.
+const JOINED: &str = "tracepoint";
+/// At most one record in so many may be approximated.
+const APPROXIMATED_ONE_IN: usize = 5;
 /// The base of the ports of the kernel's own targets.
 const KERNEL_BASE: u16 = 6660;
 
@@ -158,6 +163,19 @@ impl<'a> Evidence<'a> {
         let sent = self.sent.get(&port).into_iter().flatten();
         sent.map(|datagram| datagram.payload.as_slice()).collect()
     }
+}
+
+/// What a test of the agent says that passed, unless too much was approximated.
+fn passed(records: usize, same: usize, approximated: usize) -> Result<String> {
+    ensure!(
+        approximated * APPROXIMATED_ONE_IN <= records,
+        "{approximated} of {records} records were approximated"
+    );
+    let mut text = format!("{records} records, {same} as the kernel sent them");
+    if approximated > 0 {
+        text += &format!(", {approximated} approximated");
+    }
+    Ok(text)
 }
 
 /// Datagrams to be read by a human, the middle of long ones left out.

@@ -228,6 +228,35 @@ fn another_cut_is_seen() {
     assert_eq!(run.failed(), ["commit/agent/extended"]);
 }
 
+/// Rewrites the `nth` record of the phase "tracepoint" as an approximated one.
+fn approximate(run: &mut Run, nth: usize, late_us: u64) {
+    let old = run.report.phase("tracepoint").unwrap()[nth].clone();
+    let at = old.timestamp_us + late_us;
+    let (from, to) =
+        (String::from_utf8(old.header.clone()).unwrap(), format!("4,{},{at},-,approx=1", old.seq));
+    let printed = |us: u64| format!("[{:5}.{:06}]", us / 1_000_000, us % 1_000_000);
+    for sent in &mut run.sent {
+        if (7760..7770).contains(&sent.destination_port) {
+            let text = String::from_utf8(sent.payload.clone()).unwrap();
+            let text = text.replace(&from, &to);
+            let text = text.replace(&printed(old.timestamp_us), &printed(at));
+            sent.payload = text.into_bytes();
+        }
+    }
+}
+
+#[test]
+fn a_record_may_be_approximated_where_it_is_joined() {
+    let mut run = Run::good();
+    approximate(&mut run, 1, 300);
+    assert_eq!(run.failed(), Vec::<String>::new());
+    approximate(&mut run, 3, 300);
+    assert_eq!(run.failed().len(), Target::ALL.len(), "two of five are too many");
+    let mut run = Run::good();
+    approximate(&mut run, 1, 60_000);
+    assert_eq!(run.failed().len(), Target::ALL.len(), "the time is wrong");
+}
+
 #[test]
 fn a_frame_to_another_neighbour_is_seen() {
     let mut run = Run::good();
