@@ -126,8 +126,7 @@ impl Agent {
                 std::thread::sleep(Duration::from_millis(100));
                 panic!("the agent ended with {end}; its log:\n{}", self.log());
             }
-            let status =
-                self.ask(&Request::Status { v: VERSION }).and_then(|reply| reply.status);
+            let status = self.ask(&Request::Status { v: VERSION }).and_then(|reply| reply.status);
             if let Some(status) = status {
                 if wanted(&status) {
                     return *status;

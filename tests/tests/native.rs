@@ -22,7 +22,8 @@ fn mixed(writer: u64, count: u64) -> Vec<Vec<u8>> {
     // A multiplicative generator: any mix will do, but the same at each run.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(writer + 1);
     let mut random = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state >> 33
     };
     (0..count)
@@ -56,8 +57,7 @@ fn datagrams_equal_what_dev_kmsg_shows() {
         let pair = Pair::new();
         let _unlimited = Unlimited::new();
         let peer = Peer::start(&pair.right, PORT);
-        let mut agent =
-            Agent::start(&pair.left, &format!("capture = {capture:?}"), TARGET, 1);
+        let mut agent = Agent::start(&pair.left, &format!("capture = {capture:?}"), TARGET, 1);
         let first_seq = agent.status().capture.first_seq;
         let reader = Reader::start();
         std::thread::scope(|scope| {
@@ -70,9 +70,8 @@ fn datagrams_equal_what_dev_kmsg_shows() {
         peer.settle(QUIET);
         let read = reader.finish();
         assert_eq!(read.overwritten, 0, "the independent reader was too slow");
-        let status = agent.wait(Duration::from_secs(5), |status| {
-            status.targets[0].account.queued == 0
-        });
+        let status =
+            agent.wait(Duration::from_secs(5), |status| status.targets[0].account.queued == 0);
         let log = agent.stop();
         let messages = join_fragments(&peer.finish());
 
@@ -117,7 +116,9 @@ fn at_full_speed_every_seq_arrives() {
     );
     let first_seq = agent.status().capture.first_seq;
     let text = |writer: usize, index: usize| {
-        format!("full speed writer {writer} line {index:05} and some text to make it eighty bytes long")
+        format!(
+            "full speed writer {writer} line {index:05} and some text to make it eighty bytes long"
+        )
     };
     std::thread::scope(|scope| {
         for writer in 0..2 {

@@ -1,2 +1,66 @@
-//! x
-fn main(){}
+//! Developer commands of netconsole-agent, run as `cargo xtask <command>`.
+//!
+//! Each command lives in a file of its own. The ordinary build needs none of
+//! this: `agent/build.rs` compiles the eBPF crate by itself; `xtask` brings the
+//! tools that it calls for, and runs what is larger than one `cargo` command.
+
+mod bench;
+mod build;
+mod children;
+mod demo;
+mod run;
+mod setup;
+mod signals;
+mod summary;
+mod test;
+mod toolchain;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    about = "Developer commands of netconsole-agent"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the build, the tests and the VMs need (needs root only if something is missing)
+    Setup,
+    /// Set up the tool chain and build the release binary
+    Build,
+    /// Format check, lints, documentation, tests and VM tests
+    Test(test::Args),
+    /// Send real kernel records between two namespaces and show them arrive (needs root)
+    Demo,
+    /// Compare the agent with the kernel's own netconsole in VMs with stock Debian kernels
+    Vm(vm::Args),
+    /// Run every benchmark
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Build => build::run(),
+        Command::Test(args) => test::run(&args),
+        Command::Demo => demo::run(),
+        Command::Vm(args) => vm::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

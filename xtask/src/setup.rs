@@ -1,0 +1,153 @@
+//! `cargo xtask setup`: brings what the build, the tests and the VMs need.
+//!
+//! It looks first and installs only what is missing, from the machine's own
+//! package source and the crate registry; it asks nothing and changes no
+//! setting. On other systems than Debian it names what is missing.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run::{cmd, execute, succeeds, which};
+use crate::toolchain::{self, Toolchain};
+
+/// How to see that a package is installed.
+enum Probe {
+    /// A program in `PATH`.
+    Program(&'static str),
+    /// A file or directory.
+    Path(&'static str),
+}
+
+/// A Debian package and how to see that what it brings is there.
+struct Package {
+    name: &'static str,
+    probe: Probe,
+}
+
+/// What a command needs besides the tool chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Building the agent.
+    Build,
+    /// Network namespaces.
+    Namespaces,
+    /// Everything that `cargo xtask test --quick` runs.
+    Tests,
+    /// The VMs, and all of the above.
+    Vms,
+}
+
+const COMPILER: &[Package] = &[
+    Package { name: "rustc-web", probe: Probe::Path("/usr/bin/rustc") },
+    Package { name: "cargo-web", probe: Probe::Path("/usr/bin/cargo") },
+    Package { name: "rust-web-src", probe: Probe::Path("/usr/lib/rustlib/src/rust/library/core") },
+];
+
+const NAMESPACES: &[Package] = &[
+    Package { name: "iproute2", probe: Probe::Program("ip") },
+    Package { name: "util-linux", probe: Probe::Program("nsenter") },
+];
+
+const TESTS: &[Package] = &[Package { name: "systemd", probe: Probe::Program("systemd-analyze") }];
+
+const VMS: &[Package] = &[
+    Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },
+    Package { name: "busybox-static", probe: Probe::Program("busybox") },
+    Package { name: "xz-utils", probe: Probe::Program("xz") },
+    Package { name: "zstd", probe: Probe::Program("zstd") },
+];
+
+impl Package {
+    fn is_there(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => which(name).is_some(),
+            Probe::Path(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run() -> Result<()> {
+    ensure(Need::Vms)?;
+    println!("setup: everything is there");
+    Ok(())
+}
+
+/// Installs what `need` calls for and is missing, and returns the tool chain for
+/// the eBPF crate.
+pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
+    let groups: &[&[Package]] = match need {
+        Need::Build => &[],
+        Need::Namespaces => &[NAMESPACES],
+        Need::Tests => &[NAMESPACES, TESTS],
+        Need::Vms => &[NAMESPACES, TESTS, VMS],
+    };
+    let found = Toolchain::find();
+    let compiler = if found.is_none() { COMPILER } else { &[] };
+    let missing: Vec<&str> = groups
+        .iter()
+        .flat_map(|group| group.iter())
+        .filter(|package| !package.is_there())
+        .chain(compiler)
+        .map(|package| package.name)
+        .collect();
+    apt_install(&missing)?;
+    let toolchain = match found.or_else(Toolchain::find) {
+        Some(toolchain) => toolchain,
+        None => bail!(
+            "no tool chain for the eBPF crate: the packages {} did not bring the compiler with the \
+             library's source; install `rustup toolchain install nightly --component rust-src` or \
+             set EBPF_TOOLCHAIN to a prefix that has both",
+            COMPILER.iter().map(|package| package.name).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    if !toolchain::linker_works() {
+        println!("setup: installing bpf-linker (two minutes)");
+        toolchain::install_linker(&toolchain)?;
+        ensure!(
+            toolchain::linker_works(),
+            "bpf-linker was installed but `bpf-linker --version` fails: is cargo's bin directory in PATH?"
+        );
+    }
+    if matches!(need, Need::Tests | Need::Vms) {
+        rustup_components()?;
+    }
+    Ok(toolchain)
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    ensure!(
+        which("apt-get").is_some(),
+        "missing: what Debian's packages `{list}` bring (there is no apt-get here); \
+         for the eBPF crate a nightly with rust-src and a bpf-linker do as well"
+    );
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "missing packages: run `apt-get install --no-install-recommends {list}` as root, or this command"
+    );
+    println!("setup: installing the packages {list}");
+    let apt = |args: &[&str]| {
+        let mut command = cmd("apt-get", ["-q", "-y", "-o", "Acquire::Retries=3"]);
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
+        execute(&mut command)
+    };
+    apt(&["update"]).context("refresh the package index")?;
+    apt(&[&["install", "--no-install-recommends"], packages].concat())
+        .with_context(|| format!("install the packages {list}"))
+}
+
+/// `cargo fmt` and `cargo clippy` belong to the tool chain that runs this.
+fn rustup_components() -> Result<()> {
+    for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        ensure!(
+            succeeds(&mut cmd("cargo", [subcommand, "--version"])),
+            "`cargo {subcommand}` is missing: run `rustup component add {component}`"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask test`: everything that must hold before a change is taken in,
+//! in the order of what fails fastest. It changes nothing in the tree.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::run::{cmd, execute, root, run_watched, target_dir};
+use crate::setup::{self, Need};
+use crate::signals::Interrupt;
+use crate::summary::{CargoTest, Count, Steps};
+use crate::toolchain::Toolchain;
+use crate::vm;
+
+const UNIT: &str = "configs/netconsole-agent.service";
+
+/// Arguments of the command.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the VM tests
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let toolchain = setup::ensure(if args.quick { Need::Tests } else { Need::Vms })?;
+    let cargo = |args: &[&'static str]| toolchain.cargo(args.iter().copied());
+    let mut steps = Steps::default();
+    steps.run("format", |_| execute(&mut cargo(&["fmt", "--all", "--check"])));
+    steps.run("clippy", |_| {
+        let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        execute(&mut cargo(&args))
+    });
+    steps.run("documentation", |_| {
+        let args = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
+        execute(cargo(&args).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    // The integration tests start the binary from the build directory.
+    steps.run("build", |_| execute(&mut cargo(&["build", "--locked", "-p", "netconsole-agent"])));
+    steps.run("unit tests", |count| {
+        let args = ["test", "--workspace", "--exclude", "agent-ebpf", "--exclude", "agent-tests"];
+        tests(cargo(&args).args(["--locked", "--no-fail-fast", "--", "--show-output"]), count)
+    });
+    steps.run("integration tests", |count| {
+        // They make namespaces and read the one kernel log: one at a time.
+        let args = ["test", "-p", "agent-tests", "--locked", "--no-fail-fast"];
+        tests(cargo(&args).args(["--", "--show-output", "--test-threads=1"]), count)
+    });
+    if mentions(&root().join("agent/src"), "fn loom_")? {
+        steps.run("loom models", |count| tests(&mut loom(&toolchain), count));
+    }
+    if root().join(UNIT).is_file() {
+        steps.run("systemd unit", |_| execute(&mut cmd("systemd-analyze", ["verify", UNIT])));
+    }
+    if !args.quick {
+        let interrupt = Interrupt::watch()?;
+        for series in vm::TESTED {
+            steps.run(&format!("VM, kernel {series}"), |count| {
+                *count += vm::test(series, &toolchain, &interrupt, false, false)?;
+                Ok(())
+            });
+        }
+    }
+    steps.finish()
+}
+
+fn tests(command: &mut Command, count: &mut Count) -> Result<()> {
+    let mut output = CargoTest::default();
+    let result = run_watched(command, |line| output.read_line(line));
+    *count += output.count();
+    result
+}
+
+/// The loom models need another build of the whole graph: it gets a directory of
+/// its own, so that the ordinary build is not thrown away.
+fn loom(toolchain: &Toolchain) -> Command {
+    let args = ["test", "-p", "netconsole-agent", "--release", "--locked", "--lib", "loom_"];
+    let mut command = toolchain.cargo(args);
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
+    command
+}
+
+/// Whether a Rust file below `dir` contains `needle`.
+fn mentions(dir: &Path, needle: &str) -> Result<bool> {
+    for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
+        let found = if path.is_dir() {
+            mentions(&path, needle)?
+        } else {
+            path.extension().is_some_and(|ext| ext == "rs")
+                && fs::read_to_string(&path)
+                    .with_context(|| format!("read {}", path.display()))?
+                    .contains(needle)
+        };
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

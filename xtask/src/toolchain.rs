@@ -1,0 +1,130 @@
+//! Which Rust tool chain compiles the eBPF crate, and the linker it needs.
+//!
+//! `-Z build-std` needs the library's source in the very version of the
+//! compiler. Debian's `*-web` packages have both and need no rustup component;
+//! an ordinary nightly with `rust-src` does as well. Nothing is installed here
+//! but bpf-linker, see [`install_linker`].
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::run::{cmd, execute, output, succeeds};
+
+/// The newest version whose BTF the kernels of the tests accept and that builds
+/// with the stable compiler of this workspace.
+const BPF_LINKER_VERSION: &str = "0.13.0";
+
+/// Debian's prefix, understood by `rustup run`.
+const SYSTEM_PREFIX: &str = "/usr";
+
+/// A way to compile the eBPF crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Toolchain {
+    /// A prefix such as `/usr`, handed to `agent/build.rs` as `EBPF_TOOLCHAIN`.
+    Prefix(String),
+    /// rustup's nightly, which `agent/build.rs` takes by itself.
+    Nightly,
+}
+
+impl Toolchain {
+    /// The tool chain to use, or `None` if there is none yet: what
+    /// `EBPF_TOOLCHAIN` names, else Debian's, else a usable nightly.
+    pub(crate) fn find() -> Option<Self> {
+        if let Ok(prefix) = std::env::var("EBPF_TOOLCHAIN") {
+            return Some(Self::Prefix(prefix));
+        }
+        if prefix_is_complete(Path::new(SYSTEM_PREFIX)) {
+            return Some(Self::Prefix(SYSTEM_PREFIX.to_owned()));
+        }
+        nightly_has_source().then_some(Self::Nightly)
+    }
+
+    /// `command` with the environment that the build of the agent needs.
+    pub(crate) fn apply<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        match self {
+            Self::Prefix(prefix) => command.env("EBPF_TOOLCHAIN", prefix),
+            Self::Nightly => command.env_remove("EBPF_TOOLCHAIN"),
+        }
+    }
+
+    /// A `cargo` command with the environment that the build of the agent needs.
+    pub(crate) fn cargo<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = cmd("cargo", args);
+        self.apply(&mut command);
+        command
+    }
+
+    /// LLVM's version of this tool chain's compiler, as (major, minor).
+    fn llvm(&self) -> Result<(u32, u32)> {
+        let mut command = match self {
+            Self::Prefix(prefix) => cmd(Path::new(prefix).join("bin/rustc"), ["-vV"]),
+            Self::Nightly => cmd("rustup", ["run", "nightly", "rustc", "-vV"]),
+        };
+        let text = output(&mut command)?;
+        parse_llvm(&text).with_context(|| format!("no LLVM version in the output of rustc: {text}"))
+    }
+}
+
+fn parse_llvm(version: &str) -> Option<(u32, u32)> {
+    let numbers = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    let mut numbers = numbers.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn prefix_is_complete(prefix: &Path) -> bool {
+    prefix.join("bin/cargo").is_file()
+        && prefix.join("bin/rustc").is_file()
+        && prefix.join("lib/rustlib/src/rust/library/core").is_dir()
+}
+
+fn nightly_has_source() -> bool {
+    output(&mut cmd("rustup", ["component", "list", "--toolchain", "nightly", "--installed"]))
+        .is_ok_and(|components| components.lines().any(|name| name == "rust-src"))
+}
+
+/// Whether bpf-linker is there *and* runs: an upgrade of LLVM can leave it
+/// without its library.
+pub(crate) fn linker_works() -> bool {
+    succeeds(&mut cmd("bpf-linker", ["--version"]))
+}
+
+/// Builds and installs bpf-linker against the LLVM of `toolchain`.
+///
+/// With Debian's compiler the LLVM headers and `llvm-config` are not needed: the
+/// shared library that rustc itself uses is named to the linker.
+pub(crate) fn install_linker(toolchain: &Toolchain) -> Result<()> {
+    let (major, minor) = toolchain.llvm()?;
+    let mut features = format!("llvm-{major}");
+    let mut command = cmd("cargo", ["install", "bpf-linker", "--version", BPF_LINKER_VERSION]);
+    command.args(["--locked", "--force", "--no-default-features", "--features"]);
+    if matches!(toolchain, Toolchain::Prefix(prefix) if prefix == SYSTEM_PREFIX) {
+        features.push_str(",no-llvm-linking");
+        let arch = std::env::consts::ARCH;
+        let flags = format!(
+            "-L native={SYSTEM_PREFIX}/lib/{arch}-linux-gnu -l dylib:+verbatim=libLLVM.so.{major}.{minor}"
+        );
+        command.env("RUSTFLAGS", flags);
+    }
+    execute(command.arg(features))
+        .context("install bpf-linker (it needs the crate registry and a C compiler)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_llvm_s_version() {
+        let text = "rustc 1.96.0 (ac68faa20 2026-05-25)\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
+        assert_eq!(parse_llvm(text), Some((22, 1)));
+        assert_eq!(parse_llvm("rustc 1.96.0\n"), None);
+    }
+
+    #[test]
+    fn hands_the_prefix_to_the_build() {
+        let cargo = Toolchain::Prefix("/opt/rust".into()).cargo(["build"]);
+        assert_eq!(crate::run::shown(&cargo), "EBPF_TOOLCHAIN=/opt/rust cargo build");
+    }
+}

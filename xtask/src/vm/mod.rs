@@ -1,0 +1,169 @@
+//! `cargo xtask vm`: stock Debian kernels under emulation, where the agent and
+//! the kernel's own netconsole send the same records side by side.
+//!
+//! The host builds a root file system, boots it, and judges the frames that left
+//! the VM; inside, `tests/vm/init` and the runner (`tests/src/bin/vm_runner.rs`)
+//! do the rest. Everything lies below `target/vm`; the machine's own kernel,
+//! modules and network are not touched.
+
+mod capture;
+mod initramfs;
+mod judge;
+mod kernel;
+mod qemu;
+mod record;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use self::judge::Evidence;
+use self::qemu::Boot;
+use self::report::{Outcome, Report, Verdict};
+use crate::run::{execute, root, target_dir};
+use crate::setup::{self, Need};
+use crate::signals::Interrupt;
+use crate::summary::Count;
+use crate::toolchain::Toolchain;
+
+/// The oldest kernel that is supported and the newest stable one.
+pub(crate) const TESTED: &[&str] = &["6.1", "7"];
+
+/// The target of the static build; glibc's is what every tool chain has.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const BOOT_LIMIT: Duration = Duration::from_secs(420);
+
+/// Modules for the network, the records that drivers print, and netconsole.
+const MODULES: &[&str] =
+    &["virtio_pci", "virtio_net", "configfs", "netconsole", "veth", "bridge", "e1000e"];
+
+/// Arguments of the command.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernel series, for example 6.1, 6.12, 6.18 or 7: the newest Debian package of it is taken
+    #[arg(long = "kernel", value_name = "SERIES", default_values = TESTED)]
+    kernels: Vec<String>,
+    /// Look for a newer package even if one of the series is there
+    #[arg(long)]
+    refresh: bool,
+    /// Print everything that the runner in the guest said
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let toolchain = setup::ensure(Need::Vms)?;
+    let interrupt = Interrupt::watch()?;
+    let mut count = Count::default();
+    for series in &args.kernels {
+        count += test(series, &toolchain, &interrupt, args.refresh, args.verbose)?;
+    }
+    println!("{count}");
+    ensure!(count.failed == 0, "the VM tests failed");
+    Ok(())
+}
+
+/// Runs the tests on the newest kernel of `series` and prints each outcome.
+pub(crate) fn test(
+    series: &str,
+    toolchain: &Toolchain,
+    interrupt: &Interrupt,
+    refresh: bool,
+    verbose: bool,
+) -> Result<Count> {
+    let cache = target_dir().join("vm");
+    let kernel = kernel::fetch(series, &cache, refresh)?;
+    println!("vm: kernel {}", kernel.release);
+    let programs = build(toolchain)?;
+    let dir = cache.join("runs").join(&kernel.release);
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let initramfs = dir.join("initramfs.cpio");
+    pack(&kernel, &programs, &initramfs)?;
+
+    let start = Instant::now();
+    let boot = Boot::in_dir(&dir);
+    let attempt = || {
+        boot.run(&kernel.image, &initramfs, BOOT_LIMIT, interrupt)?;
+        let bytes =
+            fs::read(&boot.report).with_context(|| format!("read {}", boot.report.display()))?;
+        Report::parse(&bytes)
+    };
+    let report = attempt().or_else(|error| {
+        interrupt.check()?;
+        // Emulated guests hang now and then while booting.
+        println!("vm: RETRY of {}: {error:#} (see {})", kernel.release, dir.display());
+        attempt()
+    });
+    let report = report.with_context(|| {
+        format!("kernel {} in a VM; what it said is in {}", kernel.release, dir.display())
+    })?;
+    if verbose {
+        report.other.iter().for_each(|line| println!("guest    | {line}"));
+    }
+    let pcap = fs::read(&boot.pcap).with_context(|| format!("read {}", boot.pcap.display()))?;
+    let captured = capture::datagrams(&pcap).context("what left the VM")?;
+    let mut outcomes = report.tests.clone();
+    outcomes.extend(Evidence::new(&report, &captured).judge());
+    let count = print(&kernel.release, &outcomes);
+    println!("vm: {} took {:.0} s: {count}", kernel.release, start.elapsed().as_secs_f64());
+    if count.failed > 0 {
+        println!("vm: the console, the report and the capture are in {}", dir.display());
+    }
+    Ok(count)
+}
+
+fn print(release: &str, outcomes: &[Outcome]) -> Count {
+    let mut count = Count::default();
+    // As in the other tests: what is left out unexpectedly fails where it counts.
+    for (name, verdict) in outcomes {
+        let (word, text) = match verdict {
+            Verdict::Passed(text) => {
+                count.passed += 1;
+                ("ok", text)
+            }
+            Verdict::Failed(text) => {
+                count.failed += 1;
+                ("FAILED", text)
+            }
+            Verdict::Skipped(text) => {
+                count.skipped += 1;
+                ("skipped", text)
+            }
+        };
+        println!("vm test {release} {name} ... {word}: {text}");
+    }
+    count
+}
+
+/// Where the two programs of the guest are.
+struct Programs {
+    agent: PathBuf,
+    runner: PathBuf,
+}
+
+/// Builds both without shared libraries, in a directory of their own.
+fn build(toolchain: &Toolchain) -> Result<Programs> {
+    let target_dir = target_dir().join("vm/build");
+    let mut cargo = toolchain.cargo(["build", "--release", "--locked", "--target", TARGET]);
+    cargo.args(["-p", "netconsole-agent", "-p", "agent-tests", "--bins", "--target-dir"]);
+    cargo.arg(&target_dir);
+    // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
+    cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+    execute(&mut cargo)?;
+    let built = target_dir.join(TARGET).join("release");
+    Ok(Programs { agent: built.join("netconsole-agent"), runner: built.join("vm_runner") })
+}
+
+fn pack(kernel: &kernel::Kernel, programs: &Programs, into: &Path) -> Result<()> {
+    let mut archive = initramfs::Archive::default();
+    initramfs::add_base(&mut archive)?;
+    initramfs::add_modules(&mut archive, kernel, MODULES)?;
+    archive.copy("init", &root().join("tests/vm/init"))?;
+    archive.copy("bin/netconsole-agent", &programs.agent)?;
+    archive.copy("bin/vm_runner", &programs.runner)?;
+    fs::write(into, archive.finish()).with_context(|| format!("write {}", into.display()))
+}
