@@ -462,8 +462,13 @@ impl Sequencer {
 /// middle of an escape, of which the last bytes are then guessed.
 fn is_alike(text: &[u8], shown: &[u8]) -> bool {
     const GUESSED_BYTES: usize = 4;
-    let sure = shown.len().saturating_sub(GUESSED_BYTES);
-    text == shown || (shown.len() < text.len() && text[..sure] == shown[..sure])
+    // A line of 2048 bytes holds at least this many, with every byte escaped.
+    const CUT_MIN_BYTES: usize = 400;
+    if shown.len() < CUT_MIN_BYTES {
+        return text == shown;
+    }
+    let sure = shown.len() - GUESSED_BYTES;
+    text.get(..sure) == Some(&shown[..sure])
 }
 
 /// Whether seqs and ids can differ by this. The first id is the negative number of
