@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 
 use self::queue::TxQueue;
 use self::socket::RawSocket;
-pub use self::socket::{FRAMES_DEFAULT, XdpOptions};
+pub use self::socket::{FRAMES_DEFAULT, XdpOptions, kernel_defect};
 use super::{Egress, EgressKind, OpenError, Outcome, PushError, Tag};
 
 /// Opens an AF_XDP socket and binds it to its queue.

@@ -8,8 +8,8 @@
 //! * The kernel consumes descriptors in order. A consumed descriptor is a datagram
 //!   that the kernel took, unless the kick said `EBUSY`: then the driver dropped the
 //!   last one consumed, and the batch ended there.
-//! * The consumer index in shared memory may lag (after a lone drop; before
-//!   Linux 6.18 also after a batch cut short). A completed frame proves that its
+//! * The consumer index in shared memory may lag (after a lone drop; on older
+//!   kernels also after a batch cut short). A completed frame proves that its
 //!   descriptor and all before it were consumed.
 //! * A frame is free when the completion ring names it, in any order.
 

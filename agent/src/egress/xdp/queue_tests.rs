@@ -43,7 +43,7 @@ struct Kernel {
     memory: *const u8,
     /// Next descriptor to consume, of which shared memory may not know.
     consumer: u32,
-    /// Before Linux 6.18 the index is published when the ring looks empty.
+    /// On older kernels the index is published when the ring looks empty.
     lazy: bool,
     down: bool,
     in_driver: Vec<InDriver>,
