@@ -38,13 +38,14 @@ fn main() -> anyhow::Result<()> {
         [aya_build::Package { name: "agent-ebpf", root_dir: root, ..Default::default() }],
         aya_build::Toolchain::Custom(&toolchain),
     )
-    .with_context(|| format!("the eBPF programs did not build with toolchain {toolchain:?}; {REMEDY}"))
+    .with_context(|| {
+        format!("the eBPF programs did not build with toolchain {toolchain:?}; {REMEDY}")
+    })
 }
 
 fn nightly_has_sources() -> bool {
-    let sysroot = Command::new("rustup")
-        .args(["run", "nightly", "rustc", "--print", "sysroot"])
-        .output();
+    let sysroot =
+        Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
     let Ok(sysroot) = sysroot else { return false };
     let sysroot = String::from_utf8_lossy(&sysroot.stdout);
     !sysroot.trim().is_empty()

@@ -4,8 +4,8 @@ use agent_common::{Offsets, RecordHead};
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
     generated::{
-        bpf_get_smp_processor_id, bpf_get_current_cgroup_id, bpf_get_current_task, bpf_ktime_get_ns,
-        bpf_probe_read_kernel_str,
+        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_smp_processor_id,
+        bpf_ktime_get_ns, bpf_probe_read_kernel_str,
     },
 };
 

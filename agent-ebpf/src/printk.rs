@@ -174,8 +174,7 @@ fn find(entry: u64, offsets: &Offsets) -> Option<Found> {
     let info = infos + index * u64::from(offsets.info_size);
 
     let descs = read_u64(desc_ring + u64::from(offsets.desc_ring_descs))?;
-    let lpos =
-        descs + index * u64::from(offsets.desc_size) + u64::from(offsets.desc_text_blk_lpos);
+    let lpos = descs + index * u64::from(offsets.desc_size) + u64::from(offsets.desc_text_blk_lpos);
     let begin = read_u64(lpos)?;
     let next = read_u64(lpos + 8)?;
     // LPOS_DATALESS: the low bit is set, there is no block.
@@ -204,7 +203,8 @@ fn copy_text<C: EbpfContext>(
     let mut len_bytes = core::hint::black_box(len_bytes) & u64::from(TEXT_COPY_MAX_BYTES);
     if len_bytes != 0 {
         // SAFETY: the scratch has room for TEXT_COPY_MAX_BYTES; the helper checks the source.
-        let status = unsafe { bpf_probe_read_kernel(to.cast(), len_bytes as u32, from as *const _) };
+        let status =
+            unsafe { bpf_probe_read_kernel(to.cast(), len_bytes as u32, from as *const _) };
         if status != 0 {
             *flags |= FLAG_TEXT_UNREAD;
             read_failed(ctx);

@@ -106,10 +106,27 @@ impl Ledger {
     }
 
     fn to_words(self) -> [u64; FIELDS] {
-        let Self { first_seq, next_seq, sent, filtered, lost, in_flight, waiting, approximated, packets } = self;
+        let Self {
+            first_seq,
+            next_seq,
+            sent,
+            filtered,
+            lost,
+            in_flight,
+            waiting,
+            approximated,
+            packets,
+        } = self;
         let mut words = [0; FIELDS];
         words[..8].copy_from_slice(&[
-            first_seq, next_seq, sent, filtered, in_flight, waiting, approximated, packets,
+            first_seq,
+            next_seq,
+            sent,
+            filtered,
+            in_flight,
+            waiting,
+            approximated,
+            packets,
         ]);
         words[8..].copy_from_slice(&lost);
         words
@@ -120,7 +137,17 @@ impl Ledger {
         lost.copy_from_slice(&words[8..]);
         let [first_seq, next_seq, sent, filtered, in_flight, waiting, approximated, packets, ..] =
             *words;
-        Self { first_seq, next_seq, sent, filtered, lost, in_flight, waiting, approximated, packets }
+        Self {
+            first_seq,
+            next_seq,
+            sent,
+            filtered,
+            lost,
+            in_flight,
+            waiting,
+            approximated,
+            packets,
+        }
     }
 }
 
@@ -151,7 +178,7 @@ impl SharedLedger {
             let before = self.version.load(Ordering::Acquire);
             let words = std::array::from_fn(|index| self.words[index].load(Ordering::Relaxed));
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.version.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
                 return Ledger::from_words(&words);
             }
             std::thread::yield_now();

@@ -25,7 +25,9 @@ pub struct PrivilegeError {
 /// # Errors
 /// If the kernel refuses.
 pub fn drop_start_up_privileges() -> Result<(), PrivilegeError> {
-    let failed = |set| move |cause: caps::errors::CapsError| PrivilegeError { set, cause: cause.to_string() };
+    let failed = |set| {
+        move |cause: caps::errors::CapsError| PrivilegeError { set, cause: cause.to_string() }
+    };
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed("permitted"))?;
     let kept: CapsHashSet = KEPT.into_iter().filter(|cap| permitted.contains(cap)).collect();
     // The bounding set needs CAP_SETPCAP; a unit without it has bounded the set already.

@@ -197,17 +197,8 @@ impl Pump {
     /// # Errors
     /// If the process has no descriptor left for the wait.
     pub fn new(parts: PumpParts) -> std::io::Result<Self> {
-        let PumpParts {
-            ring,
-            doorbell,
-            kmsg,
-            waker,
-            sequencer,
-            store,
-            handover,
-            targets,
-            stats,
-        } = parts;
+        let PumpParts { ring, doorbell, kmsg, waker, sequencer, store, handover, targets, stats } =
+            parts;
         Ok(Self {
             waiter: Waiter::new(waker, doorbell)?,
             targets: targets.into_iter().map(|seed| PumpTarget::new(seed, &store)).collect(),
@@ -245,7 +236,8 @@ impl Pump {
     }
 
     fn wait(&mut self, now: u64, progress: &Progress, sent: usize, moved: usize) {
-        let backlog = self.targets.iter().any(|target| target.can_send(&self.store, &self.egresses));
+        let backlog =
+            self.targets.iter().any(|target| target.can_send(&self.store, &self.egresses));
         if backlog {
             // More can be sent at once, unless the sockets were full.
             if sent == 0 && moved == 0 {

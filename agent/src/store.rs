@@ -214,8 +214,7 @@ impl Sink for Store {
     fn record(&mut self, record: &Record<'_>) {
         let empty = Context { cpu: 0, pid: 0, task: &[], cgroup_id: 0, cgroup: &[] };
         let context = record.context.unwrap_or(empty);
-        let parts =
-            [context.task, context.cgroup, record.subsystem, record.device, record.text];
+        let parts = [context.task, context.cgroup, record.subsystem, record.device, record.text];
         let body: usize = parts.iter().map(|part| part.len()).sum();
         let len_bytes = (HEAD_BYTES + body).next_multiple_of(8);
         let at = self.reserve(len_bytes);
@@ -292,17 +291,17 @@ mod tests {
             ts_ns: seq * 7,
             facility: (seq % 200) as u8,
             level: (seq % 8) as u8,
-            cont: seq % 3 == 0,
+            cont: seq.is_multiple_of(3),
             caller: match seq % 3 {
                 0 => None,
                 1 => Some(Caller::Task(7)),
                 _ => Some(Caller::Cpu(3)),
             },
             text,
-            subsystem: if seq % 2 == 0 { b"pci" } else { b"" },
+            subsystem: if seq.is_multiple_of(2) { b"pci" } else { b"" },
             device: b"+pci:0000:00:03.0",
             context,
-            approximated: seq % 5 == 0,
+            approximated: seq.is_multiple_of(5),
         }
     }
 
@@ -323,14 +322,14 @@ mod tests {
                     store.missing(seq, missing, MissingReason::NotCaptured);
                 } else {
                     lens.insert(seq, len);
-                    store.record(&record(seq, &text[..len], (seq % 2 == 0).then_some(context)));
+                    store.record(&record(seq, &text[..len], (seq.is_multiple_of(2)).then_some(context)));
                 }
                 for _ in 0..reads {
                     let Some(entry) = store.get(&cursor) else { break };
                     prop_assert_eq!(cursor.seq(), read_seq);
                     match entry {
                         Entry::Record(found) => {
-                            let expected = record(read_seq, &text[..lens[&read_seq]], (read_seq % 2 == 0).then_some(context));
+                            let expected = record(read_seq, &text[..lens[&read_seq]], (read_seq.is_multiple_of(2)).then_some(context));
                             prop_assert_eq!(found, expected);
                             read_seq += 1;
                         }

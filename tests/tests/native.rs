@@ -138,12 +138,10 @@ fn at_full_speed_every_seq_arrives() {
     println!("{}", status.to_text());
     let messages = peer.finish();
 
-    let mut expected = first_seq;
     let mut marked = 0;
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for message in &messages {
+    for (expected, message) in (first_seq..).zip(&messages) {
         assert_eq!(seq_of(message), expected, "each seq once and in order");
-        expected += 1;
         let line = String::from_utf8_lossy(message);
         let (header, rest) = line.split_once(';').expect("a header");
         let body = rest.split('\n').next().unwrap_or_default();

@@ -15,7 +15,9 @@ const KIND_UNION: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file could not be read.
-    #[error("cannot read the kernel's type information {path}: {source} (the kernel needs CONFIG_DEBUG_INFO_BTF=y)")]
+    #[error(
+        "cannot read the kernel's type information {path}: {source} (the kernel needs CONFIG_DEBUG_INFO_BTF=y)"
+    )]
     Read {
         /// File that was read.
         path: &'static str,
@@ -95,11 +97,11 @@ impl Btf {
             let (name, kind, vlen) = btf.head(at).ok_or(BtfError::Damaged("type cut short"))?;
             let extra = match kind {
                 1 | 14 | 17 => 4, // int, var, decl tag
-                3 => 12,                       // array
+                3 => 12,          // array
                 KIND_STRUCT | KIND_UNION => 12 * vlen,
-                6 | 13 => 8 * vlen,            // enum, function prototype
-                15 | 19 => 12 * vlen,          // data section, enum64
-                2 | 7..=12 | 16 | 18 => 0,     // pointer, forward, typedef, qualifiers, function, float, type tag
+                6 | 13 => 8 * vlen,        // enum, function prototype
+                15 | 19 => 12 * vlen,      // data section, enum64
+                2 | 7..=12 | 16 | 18 => 0, // pointer, forward, typedef, qualifiers, function, float, type tag
                 _ => return Err(BtfError::Damaged("unknown kind of type")),
             };
             btf.types.push(at as u32);

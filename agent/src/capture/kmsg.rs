@@ -65,7 +65,9 @@ fn remedy(errno: Errno) -> &'static str {
         Errno::PERM | Errno::ACCESS => {
             " (kernel.dmesg_restrict=1 asks for CAP_SYSLOG; run as root or give the service that capability)"
         }
-        Errno::NOENT | Errno::NODEV | Errno::NXIO => " (the kernel needs CONFIG_PRINTK=y and a populated /dev)",
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+            " (the kernel needs CONFIG_PRINTK=y and a populated /dev)"
+        }
         _ => "",
     }
 }

@@ -1,7 +1,9 @@
 //! One record as `/dev/kmsg` told it, in memory of fixed size, so that the queue
 //! between the `/dev/kmsg` thread and the pump never allocates.
 
-use crate::record::{Caller, Context, DEVICE_MAX_BYTES, Record, SUBSYSTEM_MAX_BYTES, TEXT_MAX_BYTES};
+use crate::record::{
+    Caller, Context, DEVICE_MAX_BYTES, Record, SUBSYSTEM_MAX_BYTES, TEXT_MAX_BYTES,
+};
 
 /// An owned record without context.
 #[derive(Clone, Debug)]

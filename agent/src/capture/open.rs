@@ -182,7 +182,8 @@ fn attach(choice: Choice, ring_bytes: u32) -> Result<(SourceReport, Option<Probe
         Ok(())
     };
     if wanted(SourceKind::Commit) || wanted(SourceKind::Tracepoint) {
-        let first = if wanted(SourceKind::Commit) { SourceKind::Commit } else { SourceKind::Tracepoint };
+        let first =
+            if wanted(SourceKind::Commit) { SourceKind::Commit } else { SourceKind::Tracepoint };
         match Probes::load(ring_bytes) {
             Ok(mut probes) => {
                 for kind in [SourceKind::Commit, SourceKind::Tracepoint] {
@@ -217,7 +218,9 @@ fn report(
     let reason = match (choice, refusals) {
         (Choice::Only(_), _) => "asked for by the configuration".to_owned(),
         (Choice::Auto, []) => "the best source there is".to_owned(),
-        (Choice::Auto, refusals) => format!("the best one this host allows: {}", refusals.join("; ")),
+        (Choice::Auto, refusals) => {
+            format!("the best one this host allows: {}", refusals.join("; "))
+        }
     };
     SourceReport { kind, hook, reason }
 }

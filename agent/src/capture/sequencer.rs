@@ -244,7 +244,8 @@ impl Sequencer {
     fn seq_of_id(&self, id: u64, base: u64) -> u64 {
         let seq = id.wrapping_add(base) & ID_MASK;
         let newest = self.window.newest_seq().max(self.next_seq);
-        let plausible = seq.saturating_add(1 << 16) > newest && seq < newest.saturating_add(1 << 20);
+        let plausible =
+            seq.saturating_add(1 << 16) > newest && seq < newest.saturating_add(1 << 20);
         if plausible { seq } else { self.window.newest_seq() }
     }
 
@@ -279,7 +280,8 @@ impl Sequencer {
             return Step::Settled(1);
         }
         // Only a reference to the queue's front is taken: the record is copied once, by the sink.
-        let front_seq = if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
+        let front_seq =
+            if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
         match front_seq {
             Some(seq) if seq < head => {
                 *kmsg_left -= 1;
@@ -307,7 +309,8 @@ impl Sequencer {
                 Some(slot) => self.approximate(slot, ring, sink),
                 None if self.learn_from(kmsg, ring, now_ns) => Step::Settled(0),
                 None => {
-                    let until = self.window.next_known(head).map_or(seq, |(known, _)| known.min(seq));
+                    let until =
+                        self.window.next_known(head).map_or(seq, |(known, _)| known.min(seq));
                     sink.missing(head, until - head, MissingReason::KernelOverwrote);
                     Step::Settled(until - head)
                 }
@@ -400,8 +403,9 @@ impl Sequencer {
                 let alike = half.text_unread() || pieces > 1 || is_alike(half.text(), front.text());
                 if alike {
                     self.mismatches = 0;
-                    self.clock_offset_ns =
-                        (front.ts_us as i64).wrapping_mul(1000).wrapping_sub(half.ktime_ns() as i64);
+                    self.clock_offset_ns = (front.ts_us as i64)
+                        .wrapping_mul(1000)
+                        .wrapping_sub(half.ktime_ns() as i64);
                     Some(half.context())
                 } else {
                     self.counts.mismatched += 1;
@@ -432,7 +436,8 @@ impl Sequencer {
             half.text()
         } else {
             for item in self.window.pieces(self.next_seq) {
-                let piece = RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
+                let piece =
+                    RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
                 let room = &mut self.text[len_bytes..];
                 let take = piece.len().min(room.len());
                 room[..take].copy_from_slice(&piece[..take]);

@@ -82,7 +82,10 @@ impl Waiter {
             tv_sec: (timeout_ns / 1_000_000_000) as _,
             tv_nsec: (timeout_ns % 1_000_000_000) as _,
         };
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }; 2];
         // EINTR is a short sleep, and nothing else can fail here.
         matches!(epoll::wait(&self.epoll, &mut events, Some(&timeout)), Ok(1..))
     }

@@ -9,8 +9,10 @@ use crate::config;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  netconsole-agent check --config /etc/netconsole-agent/agent.toml\n\n\
-                  Exit code: 0 if the configuration is good, 78 if not.")]
+#[command(
+    after_help = "Example:\n  netconsole-agent check --config /etc/netconsole-agent/agent.toml\n\n\
+                  Exit code: 0 if the configuration is good, 78 if not."
+)]
 pub(super) struct CheckArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
@@ -19,7 +21,10 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = config::load(&args.config)?;
-    let targets: Vec<_> =
-        config.targets.iter().map(|target| format!("{} -> {}", target.name, target.remote)).collect();
+    let targets: Vec<_> = config
+        .targets
+        .iter()
+        .map(|target| format!("{} -> {}", target.name, target.remote))
+        .collect();
     print(&format!("{}: good; {}\n", args.config.display(), targets.join(", ")))
 }

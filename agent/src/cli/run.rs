@@ -10,8 +10,10 @@ use crate::{config, control::agent::Agent};
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  netconsole-agent run --config /etc/netconsole-agent/agent.toml\n\n\
-                  NETCONSOLE_AGENT_LOG sets the level of the agent's own log, such as debug.")]
+#[command(
+    after_help = "Example:\n  netconsole-agent run --config /etc/netconsole-agent/agent.toml\n\n\
+                  NETCONSOLE_AGENT_LOG sets the level of the agent's own log, such as debug."
+)]
 pub(super) struct RunArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]

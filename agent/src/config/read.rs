@@ -178,7 +178,11 @@ fn target(name: &str, mut table: Table<'_, '_>) -> Option<Target> {
     if let (Some(local), Some(remote)) = (local_ip, remote)
         && local.is_ipv4() != remote.is_ipv4()
     {
-        table.problem(table.span.clone(), "`local` and `remote` are of different IP versions", None);
+        table.problem(
+            table.span.clone(),
+            "`local` and `remote` are of different IP versions",
+            None,
+        );
     }
     let help = "six hexadecimal bytes, such as \"52:54:00:12:34:56\"";
     let remote_mac = table.parsed("remote_mac", help, mac);

@@ -139,8 +139,7 @@ fn bad_values_are_refused() {
             "{text:?} gives {problems:?}, not {wanted:?}"
         );
     }
-    let long: String =
-        (0..40).map(|n| format!("key{n} = \"{}\"\n", "v".repeat(190))).collect();
+    let long: String = (0..40).map(|n| format!("key{n} = \"{}\"\n", "v".repeat(190))).collect();
     let found = problems(&target(&format!("[target.x.userdata]\n{long}")));
     assert!(found[0].message.contains("exceeds the 8192 bytes"), "{found:?}");
 }

@@ -183,8 +183,8 @@ impl Agent {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run)
         };
-        let pump_thread = spawn("pump", Box::new(move || pump.run()))
-            .map_err(system("start the pump thread"))?;
+        let pump_thread =
+            spawn("pump", Box::new(move || pump.run())).map_err(system("start the pump thread"))?;
         let kmsg_thread = spawn(
             "kmsg",
             Box::new(move || {
@@ -223,10 +223,8 @@ impl Agent {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("watch SIGINT"))?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(system("watch SIGHUP"))?;
         let mut programs_log = self.programs_log();
-        let netdev = std::mem::replace(
-            &mut self.netdev,
-            NetdevSource::Netlink { why: String::new() },
-        );
+        let netdev =
+            std::mem::replace(&mut self.netdev, NetdevSource::Netlink { why: String::new() });
         let netdev_by = netdev.describe();
         tokio::spawn(log_netdev_events(netdev));
 
@@ -255,8 +253,8 @@ impl Agent {
         // Not under systemd: then nobody is to be told.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         loop {
-            let until_retry = retry_at
-                .map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK));
+            let until_retry =
+                retry_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK));
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -463,4 +461,3 @@ fn event_name(event: u32) -> String {
     };
     name.to_owned()
 }
-

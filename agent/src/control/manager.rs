@@ -61,17 +61,26 @@ pub enum ActivateError {
     #[error(transparent)]
     Lend(#[from] LendError),
     /// Every place for a socket is taken.
-    #[error("{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices")]
+    #[error(
+        "{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices"
+    )]
     NoPlace,
 }
 
 /// What makes two targets share a socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SocketKey {
-    Xdp { ifindex: u32, queue: u32 },
-    Packet { ifindex: u32 },
+    Xdp {
+        ifindex: u32,
+        queue: u32,
+    },
+    Packet {
+        ifindex: u32,
+    },
     /// UDP and pcap are a target's own.
-    Own { target: usize },
+    Own {
+        target: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -245,7 +254,10 @@ impl Manager {
                 place
             }
         };
-        self.send(Command::Bind { target: index, route: Box::new(Route { egress: place, header }) }, 1)?;
+        self.send(
+            Command::Bind { target: index, route: Box::new(Route { egress: place, header }) },
+            1,
+        )?;
         let old = self.targets[index].active.replace(Active { key, kind, reason, hop });
         if let Some(old) = old {
             self.retire_unused(&old.key);
@@ -305,7 +317,11 @@ impl Manager {
     /// Logs the account of each target.
     pub fn log_accounts(&self) {
         for target in self.status() {
-            tracing::info!(target_name = target.name, account = target.account.line(), "The target's final account.");
+            tracing::info!(
+                target_name = target.name,
+                account = target.account.line(),
+                "The target's final account."
+            );
         }
     }
 }

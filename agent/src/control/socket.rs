@@ -94,10 +94,14 @@ pub enum SocketError {
         source: io::Error,
     },
     /// Another agent uses it.
-    #[error("another agent answers on the control socket {0}; stop it, or set another `control_socket`")]
+    #[error(
+        "another agent answers on the control socket {0}; stop it, or set another `control_socket`"
+    )]
     InUse(PathBuf),
     /// No agent answers.
-    #[error("cannot reach the agent through {path}: {source} (is it running? `--socket` names another socket)")]
+    #[error(
+        "cannot reach the agent through {path}: {source} (is it running? `--socket` names another socket)"
+    )]
     Connect {
         /// Its path.
         path: PathBuf,
@@ -105,7 +109,9 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The agent's answer made no sense.
-    #[error("the agent's answer on {0} is not understood; are agent and command of the same version?")]
+    #[error(
+        "the agent's answer on {0} is not understood; are agent and command of the same version?"
+    )]
     Answer(PathBuf),
 }
 
@@ -201,8 +207,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Reply, SocketError> {
     let failed = |source| SocketError::Connect { path: path.to_owned(), source };
     let mut stream = std::os::unix::net::UnixStream::connect(path).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut text =
-        serde_json::to_vec(request).map_err(|_| SocketError::Answer(path.to_owned()))?;
+    let mut text = serde_json::to_vec(request).map_err(|_| SocketError::Answer(path.to_owned()))?;
     text.push(b'\n');
     stream.write_all(&text).map_err(failed)?;
     let mut line = String::new();

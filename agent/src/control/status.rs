@@ -173,7 +173,8 @@ impl Account {
         );
         let lost: Vec<_> = self.lost.iter().filter(|(_, count)| **count > 0).collect();
         if !lost.is_empty() {
-            let list: Vec<_> = lost.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            let list: Vec<_> =
+                lost.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             let _ = write!(line, " ({})", list.join(", "));
         }
         if self.approximated > 0 {

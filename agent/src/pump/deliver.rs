@@ -143,8 +143,7 @@ impl PumpTarget {
         }
         datagrams.skip(self.fragments_done);
         while self.fragments_done < count {
-            let tag =
-                tag(index, self.fragments_done == 0, self.fragments_done + 1 == count);
+            let tag = tag(index, self.fragments_done == 0, self.fragments_done + 1 == count);
             let ip_id = self.ip_id;
             let pushed = egress.push(tag, &mut |slot| match &route.header {
                 Some(header) => {

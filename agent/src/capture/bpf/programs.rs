@@ -176,14 +176,10 @@ impl Probes {
                 cause: cause.clone(),
             }]));
         }
-        let fentry = [
-            ("printk_commit_fentry", "prb_commit"),
-            ("printk_final_fentry", "prb_final_commit"),
-        ];
-        let kprobe = [
-            ("printk_commit_kprobe", "prb_commit"),
-            ("printk_final_kprobe", "prb_final_commit"),
-        ];
+        let fentry =
+            [("printk_commit_fentry", "prb_commit"), ("printk_final_fentry", "prb_final_commit")];
+        let kprobe =
+            [("printk_commit_kprobe", "prb_commit"), ("printk_final_kprobe", "prb_final_commit")];
         self.first_of([(RecordHook::CommitFentry, &fentry), (RecordHook::CommitKprobe, &kprobe)])
     }
 
@@ -245,14 +241,20 @@ impl Probes {
         };
         let no_btf = || "the kernel has no type information (CONFIG_DEBUG_INFO_BTF)".to_owned();
         let (kind, result) = match program {
-            Program::FEntry(program) => ("fentry", match kernel_btf {
-                Some(btf) => load_fentry(program, at, btf).map_err(|error| explain(&error)),
-                None => Err(no_btf()),
-            }),
-            Program::BtfTracePoint(program) => ("tp_btf", match kernel_btf {
-                Some(btf) => load_tp_btf(program, at, btf).map_err(|error| explain(&error)),
-                None => Err(no_btf()),
-            }),
+            Program::FEntry(program) => (
+                "fentry",
+                match kernel_btf {
+                    Some(btf) => load_fentry(program, at, btf).map_err(|error| explain(&error)),
+                    None => Err(no_btf()),
+                },
+            ),
+            Program::BtfTracePoint(program) => (
+                "tp_btf",
+                match kernel_btf {
+                    Some(btf) => load_tp_btf(program, at, btf).map_err(|error| explain(&error)),
+                    None => Err(no_btf()),
+                },
+            ),
             Program::RawTracePoint(program) => {
                 ("raw_tp", load_raw_tp(program, at).map_err(|error| explain(&error)))
             }

@@ -45,7 +45,10 @@ impl MappedRing {
     /// If `size_bytes` is not a power of two or `mmap` fails.
     pub fn new(fd: BorrowedFd<'_>, size_bytes: usize) -> io::Result<Self> {
         if !size_bytes.is_power_of_two() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "ring size is no power of two"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "ring size is no power of two",
+            ));
         }
         let page_bytes = rustix::param::page_size();
         // SAFETY: a fresh mapping of kernel memory; no Rust object lives there.

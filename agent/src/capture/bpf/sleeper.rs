@@ -53,8 +53,8 @@ impl SleeperFlag {
                 0,
             )?
         };
-        let word = NonNull::new(word.cast())
-            .ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        let word =
+            NonNull::new(word.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
         Ok(Self { word, page_bytes })
     }
 

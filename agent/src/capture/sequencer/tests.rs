@@ -138,7 +138,13 @@ struct Fate {
 
 fn fates() -> impl Strategy<Value = Vec<Fate>> {
     let fate = (0u8..10, 0u8..10, 1usize..4, any::<bool>(), 0usize..6).prop_map(
-        |(ring, kmsg, pieces, poll, lag)| Fate { ring: ring > 0, kmsg: kmsg > 1, pieces, poll, lag },
+        |(ring, kmsg, pieces, poll, lag)| Fate {
+            ring: ring > 0,
+            kmsg: kmsg > 1,
+            pieces,
+            poll,
+            lag,
+        },
     );
     proptest::collection::vec(fate, 1..200)
 }
@@ -348,5 +354,7 @@ fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
         sequencer.poll(seq, &mut ring, &mut consumer, &mut sink);
     }
     assert_eq!(sink.0.len(), 100);
-    assert!(sink.0.iter().all(|entry| matches!(entry, Settled::Record { approximated: false, .. })));
+    assert!(
+        sink.0.iter().all(|entry| matches!(entry, Settled::Record { approximated: false, .. }))
+    );
 }

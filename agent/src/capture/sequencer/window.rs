@@ -138,7 +138,10 @@ impl Window {
 
     /// Items whose seq is not known, with their ids.
     pub(super) fn unplaced(&self) -> impl Iterator<Item = (RingItem, u64)> {
-        self.order.iter().filter(|queued| queued.seq == EMPTY).map(|queued| (queued.item, queued.id))
+        self.order
+            .iter()
+            .filter(|queued| queued.seq == EMPTY)
+            .map(|queued| (queued.item, queued.id))
     }
 
     /// Gives the unplaced items their seqs; one without belongs to the newest.
