@@ -1,7 +1,7 @@
 //! Capture: where kernel log records come from, and in which order they go on.
 //!
 //! Three sources, each a step down: commit hooks, the printk tracepoint joined
-//! with `/dev/kmsg`, and `/dev/kmsg` alone. [`open`] takes the best one that this host
+//! with `/dev/kmsg`, and `/dev/kmsg` alone. [`open()`] takes the best one that this host
 //! allows. Nothing here knows targets or networks.
 
 pub mod bpf;

@@ -83,6 +83,13 @@ enum SocketKey {
     },
 }
 
+/// A way out of the host that was found for a target.
+struct Way {
+    kind: EgressKind,
+    reason: String,
+    hop: Option<NextHop>,
+}
+
 #[derive(Debug)]
 struct Active {
     key: SocketKey,
@@ -223,46 +230,65 @@ impl Manager {
 
     async fn try_activate(&mut self, index: usize) -> Result<(), ActivateError> {
         let config = self.targets[index].config.clone();
-        let (kind, reason, hop) = match config.egress {
+        let mut way = self.find_way(&config).await?;
+        let mut socket = self.socket_for(index, &config, &way);
+        if let (None, EgressKind::Xdp, Err(ActivateError::Open(error))) =
+            (config.egress, way.kind, &socket)
+        {
+            way = Way { kind: EgressKind::Udp, reason: error.to_string(), ..way };
+            socket = self.socket_for(index, &config, &way);
+        }
+        let (key, place) = socket?;
+        let Way { kind, reason, hop } = way;
+        let header = header(&config, kind, hop.as_ref())?;
+        let route = Box::new(Route { egress: place, header });
+        self.send(Command::Bind { target: index, route }, 1)?;
+        let old = self.targets[index].active.replace(Active { key, kind, reason, hop });
+        if let Some(old) = old {
+            self.retire_unused(&old.key);
+        }
+        Ok(())
+    }
+
+    /// The kind of way out for a target, and the next hop where frames need one.
+    async fn find_way(&self, config: &config::Target) -> Result<Way, ActivateError> {
+        match config.egress {
             // A connected socket and a file need no next hop of ours.
             Some(kind @ (EgressKind::Udp | EgressKind::Pcap)) => {
-                (kind, "asked for by the configuration".to_owned(), None)
+                Ok(Way { kind, reason: "configured".to_owned(), hop: None })
             }
             wanted => {
-                let hop = self.resolver.resolve(&wanted_way(&config)).await?;
+                let hop = self.resolver.resolve(&wanted_way(config)).await?;
                 let (kind, reason) = choose_egress(wanted, &hop)?;
-                (kind, reason, Some(hop))
+                Ok(Way { kind, reason, hop: Some(hop) })
             }
-        };
-        let header = header(&config, kind, hop.as_ref())?;
-        let key = match (kind, &hop) {
+        }
+    }
+
+    /// The socket for a way out: one that is open already, or a new one, which is
+    /// lent to the pump.
+    fn socket_for(
+        &mut self,
+        index: usize,
+        config: &config::Target,
+        way: &Way,
+    ) -> Result<(SocketKey, usize), ActivateError> {
+        let key = match (way.kind, &way.hop) {
             (EgressKind::Xdp, Some(hop)) => {
                 SocketKey::Xdp { ifindex: hop.ifindex, queue: config.queue }
             }
             (EgressKind::Packet, Some(hop)) => SocketKey::Packet { ifindex: hop.ifindex },
             _ => SocketKey::Own { target: index },
         };
-        let place = match self.sockets.get(&key) {
-            Some(place) => *place,
-            None => {
-                let egress = open(&config, kind, hop.as_ref())?;
-                let place =
-                    self.places.iter().position(|taken| !taken).ok_or(ActivateError::NoPlace)?;
-                self.send(Command::Install { index: place, egress }, 1)?;
-                self.places[place] = true;
-                self.sockets.insert(key.clone(), place);
-                place
-            }
-        };
-        self.send(
-            Command::Bind { target: index, route: Box::new(Route { egress: place, header }) },
-            1,
-        )?;
-        let old = self.targets[index].active.replace(Active { key, kind, reason, hop });
-        if let Some(old) = old {
-            self.retire_unused(&old.key);
+        if let Some(place) = self.sockets.get(&key) {
+            return Ok((key, *place));
         }
-        Ok(())
+        let place = self.places.iter().position(|taken| !taken).ok_or(ActivateError::NoPlace)?;
+        let egress = open(config, way.kind, way.hop.as_ref())?;
+        self.send(Command::Install { index: place, egress }, 1)?;
+        self.places[place] = true;
+        self.sockets.insert(key.clone(), place);
+        Ok((key, place))
     }
 
     /// Asks a socket back that no target uses any more.

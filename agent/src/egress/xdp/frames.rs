@@ -2,7 +2,7 @@
 //!
 //! Each frame has exactly one token. Bytes are reachable only through a
 //! [`FreeFrame`]; handing a frame to the kernel turns its token into a
-//! [`QueuedFrame`], which opens nothing, lies in the [`KernelFrames`] table, and becomes a
+//! [`QueuedFrame`], which opens nothing, lies in the `KernelFrames` table, and becomes a
 //! [`FreeFrame`] again only when the completion ring names its address. So safe
 //! code cannot write a frame that the kernel may be reading.
 //!
