@@ -2,33 +2,29 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
 use super::{
-    manager::{HostFormat, Manager, seeds},
+    host_format::HostFormat,
+    manager::Manager,
+    netdev::{self, NetdevSource, readable_events},
     socket::{self, Asked, Reply, Request},
     status::{CaptureStatus, Status},
 };
 use crate::{
     capture::{
-        self, Capture, CaptureError, SourceReport,
-        bpf::{MappedRing, NetdevHook, Probes},
-        kmsg::KmsgStats,
-        sequencer::RecordRing,
-        wait::now_ns,
+        self, Capture, CaptureError, SourceReport, bpf::Probes, kmsg::KmsgStats, wait::now_ns,
         wake::Waker,
     },
-    cli::logging::Limited,
     config::Config,
     handover::handover,
     net::{NetError, Resolver},
@@ -96,36 +92,6 @@ pub struct Agent {
     control: crate::handover::ControlEnd<crate::pump::Command, crate::pump::Returned>,
 }
 
-/// Where events of network devices come from.
-enum NetdevSource {
-    Program { hook: NetdevHook, fd: OwnedFd, ring: MappedRing },
-    Netlink { why: String },
-}
-
-impl NetdevSource {
-    fn open(probes: Option<&mut Probes>) -> Self {
-        let Some(probes) = probes else {
-            return Self::Netlink { why: "no eBPF programs are in use".to_owned() };
-        };
-        match probes.attach_netdev().and_then(|hook| Ok((hook, probes.take_netdev_events()?))) {
-            Ok((hook, (fd, ring))) => Self::Program { hook, fd, ring },
-            Err(error) => Self::Netlink { why: error.to_string() },
-        }
-    }
-
-    fn describe(&self) -> String {
-        match self {
-            Self::Program { hook: NetdevHook::Fentry, .. } => {
-                "fentry call_netdevice_notifiers_info".to_owned()
-            }
-            Self::Program { hook: NetdevHook::Kprobe, .. } => {
-                "kprobe call_netdevice_notifiers_info".to_owned()
-            }
-            Self::Netlink { why } => format!("rtnetlink ({why})"),
-        }
-    }
-}
-
 impl Agent {
     /// Opens the source and the control socket, gives up privileges, and starts
     /// the data threads.
@@ -160,7 +126,7 @@ impl Agent {
         let netdev = NetdevSource::open(probes.as_mut());
         tracing::info!(by = netdev.describe(), "Events of network devices are watched.");
 
-        let seeds = seeds(&config, &HostFormat::of_this_host(shows_caller));
+        let seeds = HostFormat::of_this_host(shows_caller).seeds(&config);
         let ledgers = seeds.iter().map(|seed| Arc::clone(&seed.ledger)).collect();
         let capacity = 2 * EGRESS_MAX + 2 * seeds.len() + 8;
         let (control, pump_end) = handover(capacity);
@@ -226,7 +192,7 @@ impl Agent {
         let netdev =
             std::mem::replace(&mut self.netdev, NetdevSource::Netlink { why: String::new() });
         let netdev_by = netdev.describe();
-        tokio::spawn(log_netdev_events(netdev));
+        tokio::spawn(netdev::log_events(netdev));
 
         let (asked_sender, mut asked) = mpsc::channel::<Asked>(16);
         let listener = self.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
@@ -390,74 +356,4 @@ fn lock_memory() {
             "Memory cannot be locked; under memory pressure records may be late (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)."
         );
     }
-}
-
-/// Logs events of network devices, a few a minute in full and the rest as a count.
-async fn log_netdev_events(source: NetdevSource) {
-    let mut limit = Limited::to_one_per(Duration::from_secs(1));
-    let mut tell = |event: String, ifindex: Option<u32>, name: Option<String>| {
-        if let Some(suppressed) = limit.allow(Instant::now()) {
-            tracing::info!(event, ifindex, name, suppressed, "A network device changed.");
-        }
-    };
-    match source {
-        NetdevSource::Program { fd, mut ring, .. } => {
-            let Ok(fd) = readable_events(fd) else { return };
-            loop {
-                let Ok(mut ready) = fd.readable().await else { return };
-                while let Some(item) = ring.next() {
-                    if let Some((event, ifindex, name)) = netdev_event(ring.bytes(item)) {
-                        tell(event_name(event), Some(ifindex), Some(name));
-                    }
-                    ring.release(item.end);
-                }
-                ready.clear_ready();
-            }
-        }
-        NetdevSource::Netlink { .. } => match crate::net::links::watch() {
-            Ok(mut events) => {
-                use futures_util::StreamExt as _;
-                while let Some(event) = events.next().await {
-                    tell(format!("{:?}", event.kind), event.ifindex, event.name);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "Network devices are not watched."),
-        },
-    }
-}
-
-/// Registers a descriptor with tokio's reactor.
-fn readable_events<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
-    #[expect(
-        deprecated,
-        reason = "its replacement is unsafe; the sources here own their descriptor and never change it"
-    )]
-    AsyncFd::with_interest(source, Interest::READABLE)
-}
-
-/// Reads an [`agent_common::NetdevEvent`].
-fn netdev_event(bytes: &[u8]) -> Option<(u32, u32, String)> {
-    let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let name = bytes.get(16..32)?.split(|byte| *byte == 0).next()?;
-    Some((word(8)?, word(12)?, String::from_utf8_lossy(name).into_owned()))
-}
-
-/// Names of `enum netdev_cmd` (`include/linux/netdevice.h`; its order has not
-/// changed since 4.17, new ones are appended).
-fn event_name(event: u32) -> String {
-    let name = match event {
-        1 => "UP",
-        2 => "DOWN",
-        3 => "REBOOT",
-        4 => "CHANGE",
-        5 => "REGISTER",
-        6 => "UNREGISTER",
-        7 => "CHANGEMTU",
-        8 => "CHANGEADDR",
-        9 => "PRE_CHANGEADDR",
-        10 => "GOING_DOWN",
-        11 => "CHANGENAME",
-        _ => return format!("NETDEV event {event}"),
-    };
-    name.to_owned()
 }

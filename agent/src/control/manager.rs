@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
-
 use super::status::{EgressStatus, NextHopStatus, TargetStatus};
 use crate::{
     capture::wake::Waker,
@@ -25,8 +23,8 @@ use crate::{
     ledger::SharedLedger,
     net::{EgressImpossible, NextHop, ResolveError, Resolver, Wanted, choose_egress},
     netconsole::FormatKind,
-    pump::{Command, EGRESS_MAX, Returned, TargetSeed},
-    target::{Route, TargetSettings},
+    pump::{Command, EGRESS_MAX, Returned},
+    target::Route,
 };
 
 /// How long the start waits for a neighbour to answer.
@@ -116,19 +114,6 @@ pub struct Manager {
     control: ControlEnd<Command, Returned>,
     pump: Arc<Waker>,
     resolver: Resolver,
-}
-
-/// Prepares the targets for a new pump.
-#[must_use]
-pub fn seeds(config: &config::Config, host: &HostFormat) -> Vec<TargetSeed> {
-    config
-        .targets
-        .iter()
-        .map(|target| TargetSeed {
-            settings: Arc::new(ArcSwap::from_pointee(host.settings(target))),
-            ledger: Arc::new(SharedLedger::default()),
-        })
-        .collect()
 }
 
 impl Manager {
@@ -450,48 +435,4 @@ fn open(
         }),
     };
     Ok(egress?)
-}
-
-/// What the format of the packets takes from the host.
-#[derive(Clone, Debug)]
-pub struct HostFormat {
-    release: Vec<u8>,
-    shows_caller: bool,
-    time: bool,
-    syslog_prefix: bool,
-}
-
-impl HostFormat {
-    /// Looks the kernel's own settings up, so that the basic format equals what its
-    /// consoles show (`printk.time`, `console_msg_format`).
-    #[must_use]
-    pub fn of_this_host(shows_caller: bool) -> Self {
-        let time = std::fs::read_to_string("/sys/module/printk/parameters/time");
-        let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        Self {
-            release: rustix::system::uname().release().to_bytes().to_vec(),
-            shows_caller,
-            time: time.map_or(true, |text| text.trim() != "N"),
-            syslog_prefix: cmdline
-                .split_whitespace()
-                .any(|word| word == "console_msg_format=syslog"),
-        }
-    }
-
-    fn settings(&self, target: &config::Target) -> TargetSettings {
-        use crate::netconsole::{Format, format::userdata};
-        let mut format = match target.format {
-            FormatKind::Extended => Format::extended(&self.release),
-            FormatKind::Basic => Format::basic(&self.release),
-        };
-        format.release_prefix = target.release;
-        format.sysdata = target.sysdata;
-        format.basic.time = self.time;
-        format.basic.caller = self.shows_caller;
-        format.basic.syslog_prefix = self.syslog_prefix;
-        let entries = target.userdata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        // The configuration was checked by the same function.
-        format.userdata = userdata(entries).unwrap_or_default();
-        TargetSettings { name: target.name.clone(), format, max_level: target.max_level }
-    }
 }

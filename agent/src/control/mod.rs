@@ -4,6 +4,8 @@
 //! control socket, and never waits for the pump.
 
 pub mod agent;
+pub mod host_format;
 pub mod manager;
+mod netdev;
 pub mod socket;
 pub mod status;
