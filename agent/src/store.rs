@@ -5,6 +5,8 @@
 //! So memory does not grow with targets or with their troubles. The store knows
 //! nothing of targets, and it never allocates after `new`.
 
+use bytes::{Buf, BufMut};
+
 use crate::{
     capture::sequencer::{MissingReason, Sink},
     record::{Caller, Context, Record},
@@ -170,25 +172,25 @@ impl Store {
     }
 
     fn record_at(&self, at: usize) -> Record<'_> {
-        let entry = &self.bytes[at..at + u32_at(&self.bytes, at) as usize];
-        let flags = entry[7];
-        let mut rest = &entry[HEAD_BYTES..];
+        let (mut head, mut rest) = self.bytes[at..].split_at(HEAD_BYTES);
+        head.advance(5);
+        let (facility, level, flags) = (head.get_u8(), head.get_u8(), head.get_u8());
+        let (seq, ts_ns, cgroup_id) = (head.get_u64_ne(), head.get_u64_ne(), head.get_u64_ne());
+        let (caller_id, cpu, pid) = (head.get_u32_ne(), head.get_u32_ne(), head.get_u32_ne());
+        let text_len = head.get_u32_ne() as usize;
         let mut take = |len: usize| {
-            let (taken, left) = rest.split_at(len.min(rest.len()));
+            let (taken, left) = rest.split_at(len);
             rest = left;
             taken
         };
-        let task = take(usize::from(entry[52]));
-        let cgroup = take(usize::from(entry[53]));
-        let subsystem = take(usize::from(entry[54]));
-        let device = take(usize::from(entry[55]));
-        let text = take(u32_at(entry, 48) as usize);
-        let caller_id = u32_at(entry, 32);
+        let [task, cgroup, subsystem, device] =
+            std::array::from_fn(|_| take(usize::from(head.get_u8())));
+        let text = take(text_len);
         Record {
-            seq: u64_at(entry, 8),
-            ts_ns: u64_at(entry, 16),
-            facility: entry[5],
-            level: entry[6],
+            seq,
+            ts_ns,
+            facility,
+            level,
             cont: flags & FLAG_CONT != 0,
             caller: match flags & (FLAG_CALLER_TASK | FLAG_CALLER_CPU) {
                 FLAG_CALLER_TASK => Some(Caller::Task(caller_id)),
@@ -198,11 +200,11 @@ impl Store {
             text,
             subsystem,
             device,
-            context: (flags & FLAG_CONTEXT != 0).then(|| Context {
-                cpu: u32_at(entry, 36),
-                pid: u32_at(entry, 40),
+            context: (flags & FLAG_CONTEXT != 0).then_some(Context {
+                cpu,
+                pid,
                 task,
-                cgroup_id: u64_at(entry, 24),
+                cgroup_id,
                 cgroup,
             }),
             approximated: flags & FLAG_APPROXIMATED != 0,
@@ -235,19 +237,21 @@ impl Sink for Store {
             Some(Caller::Cpu(id)) => (flags, caller_id) = (flags | FLAG_CALLER_CPU, id),
             None => {}
         }
-        entry[5] = record.facility;
-        entry[6] = record.level;
-        entry[7] = flags;
-        entry[8..16].copy_from_slice(&record.seq.to_ne_bytes());
-        entry[16..24].copy_from_slice(&record.ts_ns.to_ne_bytes());
-        entry[24..32].copy_from_slice(&context.cgroup_id.to_ne_bytes());
-        entry[32..36].copy_from_slice(&caller_id.to_ne_bytes());
-        entry[36..40].copy_from_slice(&context.cpu.to_ne_bytes());
-        entry[40..44].copy_from_slice(&context.pid.to_ne_bytes());
-        entry[48..52].copy_from_slice(&(record.text.len() as u32).to_ne_bytes());
-        // The parts but the text are at most 63 bytes long (see `record`).
-        for (index, part) in parts[..4].iter().enumerate() {
-            entry[52 + index] = part.len() as u8;
+        // The length, the kind and the padding at the end are not written here.
+        let mut head = &mut entry[5..HEAD_BYTES];
+        head.put_u8(record.facility);
+        head.put_u8(record.level);
+        head.put_u8(flags);
+        head.put_u64_ne(record.seq);
+        head.put_u64_ne(record.ts_ns);
+        head.put_u64_ne(context.cgroup_id);
+        head.put_u32_ne(caller_id);
+        head.put_u32_ne(context.cpu);
+        head.put_u32_ne(context.pid);
+        head.put_u32_ne(record.text.len() as u32);
+        // The other parts are at most 63 bytes long (see `record`).
+        for part in &parts[..4] {
+            head.put_u8(part.len() as u8);
         }
         let mut to = HEAD_BYTES;
         for part in parts {
