@@ -206,7 +206,7 @@ fn agent_config(phase: &str, base_port: u16, kernel_sysdata: &[&str]) -> String 
     for (name, offset, setting, sysdata) in targets {
         let port = base_port + offset;
         text += &format!(
-            "\n[target.{name}]\nremote = \"{REMOTE}:{port}\"\negress = \"xdp\"\n\
+            "\n[target.{name}]\nremote = \"{REMOTE}:{port}\"\negress = \"auto\"\n\
              max_level = \"debug\"\n{setting}\n"
         );
         let Some(sysdata) = sysdata else { continue };
