@@ -30,6 +30,9 @@ pub const FLAG_CONT: u8 = 1 << 1;
 /// [`RecordHead::flags`]: the text could not be read; it is empty here.
 pub const FLAG_TEXT_UNREAD: u8 = 1 << 2;
 
+/// [`RecordHead::flags`]: the kernel had no room for the text and lost the record.
+pub const FLAG_LOST: u8 = 1 << 3;
+
 /// Head of one record in the ring buffer `RECORDS`. The text is the rest of the
 /// ring record from `text_at` on.
 ///

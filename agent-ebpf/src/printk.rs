@@ -6,8 +6,8 @@
 //! record when it is complete.
 
 use agent_common::{
-    FLAG_CONT, FLAG_FINAL, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, Offsets,
-    TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
+    FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
+    Offsets, TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -123,6 +123,9 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
         read_failed(ctx);
         return;
     };
+    if found.lost {
+        head.flags |= FLAG_LOST;
+    }
     head.seq = seq;
     head.ts_ns = ts_ns;
     head.caller_id = caller_id;
@@ -159,6 +162,8 @@ struct Found {
     info: u64,
     /// Address of the text, 0 if the record has none.
     text: u64,
+    /// There was no room for the text.
+    lost: bool,
 }
 
 /// Walks from the reserved entry to the info and the text block, as
@@ -177,16 +182,18 @@ fn find(entry: u64, offsets: &Offsets) -> Option<Found> {
     let lpos = descs + index * u64::from(offsets.desc_size) + u64::from(offsets.desc_text_blk_lpos);
     let begin = read_u64(lpos)?;
     let next = read_u64(lpos + 8)?;
-    // LPOS_DATALESS: the low bit is set, there is no block.
+    // LPOS_DATALESS: the low bit is set, there is no block. The record is empty if
+    // both positions are EMPTY_LINE_LPOS (NO_LPOS before 6.8), and else lost (FAILED_LPOS).
     if begin & 1 != 0 {
-        return Some(Found { info, text: 0 });
+        let lost = begin != 3 || next != 3;
+        return Some(Found { info, text: 0, lost });
     }
     let data_ring = rb + u64::from(offsets.rb_text_data_ring);
     let size_bits = read_u32(data_ring + u64::from(offsets.data_ring_size_bits))? & 63;
     let data = read_u64(data_ring + u64::from(offsets.data_ring_data))?;
     let wrapped = (begin >> size_bits) != (next.wrapping_sub(1) >> size_bits);
     let block = if wrapped { 0 } else { begin & ((1u64 << size_bits) - 1) };
-    Some(Found { info, text: data + block + 8 })
+    Some(Found { info, text: data + block + 8, lost: false })
 }
 
 /// Copies the text and returns how many bytes it wrote.

@@ -103,7 +103,7 @@ impl<C, B> PumpEnd<C, B> {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(agent_loom))]
 mod queue {
     pub(super) struct Producer<T>(rtrb::Producer<T>);
     pub(super) struct Consumer<T>(rtrb::Consumer<T>);
@@ -130,7 +130,7 @@ mod queue {
     }
 }
 
-#[cfg(loom)]
+#[cfg(agent_loom)]
 mod queue {
     use std::collections::VecDeque;
 
@@ -166,7 +166,7 @@ mod queue {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, agent_loom))]
 mod loom_tests {
     use loom::{
         sync::{
@@ -259,7 +259,7 @@ mod loom_tests {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(agent_loom)))]
 mod tests {
     use super::*;
 

@@ -67,7 +67,7 @@ pub struct Ledger {
     pub in_flight: u64,
     /// Waiting in the record store.
     pub waiting: u64,
-    /// Sent with estimated fields; part of `sent` or `in_flight`.
+    /// Of `sent`: with estimated fields.
     pub approximated: u64,
     /// Packets handed to the way out.
     pub packets: u64,

@@ -37,8 +37,9 @@ const BATCH: usize = 64;
 /// The ring is looked at this often even if nobody rings: a CPU with interrupts
 /// off cannot wake anybody.
 const LOOK_NS: u64 = 12_500_000;
-/// How long to nap when the sockets take nothing at the moment.
-const BLOCKED_NAP_NS: u64 = 200_000;
+/// How long to wait when the sockets take nothing: the first time, and the longest.
+const BLOCKED_NAP_FIRST_NS: u64 = 200_000;
+const BLOCKED_NAP_MAX_NS: u64 = 50_000_000;
 /// A round that settled this many seqs means a storm: then the pump naps instead
 /// of being woken, so that the printing CPUs need not ring for each record.
 const STORM_SEQS: u64 = 64;
@@ -115,6 +116,12 @@ impl RecordRing for SourceRing {
             Self::None(ring) => ring.ready(),
         }
     }
+    fn is_crowded(&self) -> bool {
+        match self {
+            Self::Mapped(ring) => ring.is_crowded(),
+            Self::None(ring) => ring.is_crowded(),
+        }
+    }
     fn bytes(&self, item: RingItem) -> &[u8] {
         match self {
             Self::Mapped(ring) => ring.bytes(item),
@@ -189,6 +196,7 @@ pub struct Pump {
     stats: Arc<PumpStats>,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
+    blocked_nap_ns: u64,
 }
 
 impl Pump {
@@ -206,6 +214,7 @@ impl Pump {
             encoder: Encoder::new(),
             stop_at_ns: None,
             idle_since_ns: None,
+            blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
             ring,
             kmsg,
             sequencer,
@@ -238,23 +247,30 @@ impl Pump {
     fn wait(&mut self, now: u64, progress: &Progress, sent: usize, moved: usize) {
         let backlog =
             self.targets.iter().any(|target| target.can_send(&self.store, &self.egresses));
-        if backlog {
-            // More can be sent at once, unless the sockets were full.
-            if sent == 0 && moved == 0 {
-                self.waiter.nap(BLOCKED_NAP_NS);
-            }
+        let in_flight = self.egresses.iter().flatten().any(|egress| egress.queued() > 0);
+        if sent > 0 || moved > 0 || !(backlog || in_flight) {
+            self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
+        }
+        if backlog && (sent > 0 || moved > 0) {
             return;
         }
         if progress.settled >= STORM_SEQS {
             self.waiter.nap(STORM_NAP_NS);
             return;
         }
-        let in_flight = self.egresses.iter().flatten().any(|egress| egress.queued() > 0);
-        let look_ns = if in_flight { BLOCKED_NAP_NS } else { LOOK_NS };
+        let mut look_ns = LOOK_NS;
+        if backlog || in_flight {
+            // A socket that takes nothing may be full for a moment, or its device
+            // may be down for a week.
+            look_ns = self.blocked_nap_ns;
+            self.blocked_nap_ns = (2 * self.blocked_nap_ns).min(BLOCKED_NAP_MAX_NS);
+        }
         let until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns];
         let timeout_ns = until.into_iter().flatten().min().unwrap_or(now).saturating_sub(now);
         let Self { ring, kmsg, handover, waiter, .. } = self;
-        waiter.sleep(timeout_ns, || ring.ready() || !kmsg.is_empty() || handover.has_command());
+        waiter.sleep(timeout_ns, || {
+            ring.ready() || kmsg.slots() > progress.kmsg_waiting || handover.has_command()
+        });
         self.stats.wakeups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
@@ -327,7 +343,7 @@ impl Pump {
     /// Whether nothing is left to be sent that could be sent.
     fn idle(&self) -> bool {
         !self.ring.ready()
-            && self.kmsg.is_empty()
+            && self.kmsg.slots() == 0
             && !self.targets.iter().any(|target| target.can_send(&self.store, &self.egresses))
             && self.egresses.iter().flatten().all(|egress| egress.queued() == 0)
     }

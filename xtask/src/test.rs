@@ -79,7 +79,7 @@ fn tests(command: &mut Command, count: &mut Count) -> Result<()> {
 fn loom(toolchain: &Toolchain) -> Command {
     let args = ["test", "-p", "netconsole-agent", "--release", "--locked", "--lib", "loom_"];
     let mut command = toolchain.cargo(args);
-    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
+    command.env("RUSTFLAGS", "--cfg agent_loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     command
 }
 

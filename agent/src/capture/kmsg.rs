@@ -58,6 +58,9 @@ pub enum KmsgError {
     /// It cannot be read.
     #[error("cannot read {PATH}: {0}")]
     Read(Errno),
+    /// The thread cannot wait for it.
+    #[error("cannot wait for {PATH}: {0}")]
+    Wait(#[from] io::Error),
 }
 
 fn remedy(errno: Errno) -> &'static str {
@@ -222,8 +225,8 @@ impl KmsgThread {
     /// Reads until told to stop, or until the device fails.
     ///
     /// # Errors
-    /// If the wait cannot be set up.
-    pub fn run(mut self) -> io::Result<()> {
+    /// If the wait cannot be set up, or the device fails.
+    pub fn run(mut self) -> Result<(), KmsgError> {
         want_precise_naps();
         let by_doorbell = self.doorbell.is_some();
         let mut waiter = Waiter::new(Arc::clone(&self.waker), self.doorbell.take())?;
@@ -232,7 +235,7 @@ impl KmsgThread {
         }
         let mut look_ns = IDLE_LOOK_NS;
         while !self.stop.load(Ordering::Acquire) {
-            let Ok(count) = self.read_batch() else { return Ok(()) };
+            let count = self.read_batch()?;
             if count > 0 {
                 self.pump.wake();
                 if self.duty == Duty::FirstRecord {
@@ -240,7 +243,7 @@ impl KmsgThread {
                 }
                 look_ns = FIRST_LOOK_NS;
             }
-            if count >= STORM_RECORDS {
+            if count >= STORM_RECORDS || self.queue.slots() == 0 {
                 waiter.nap(STORM_NAP_NS);
                 continue;
             }
@@ -282,8 +285,10 @@ impl KmsgThread {
                     self.stats.malformed.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    let (KmsgError::Read(errno) | KmsgError::Open(errno)) = &error;
-                    self.stats.failed_errno.store(errno.raw_os_error() as u64, Ordering::Relaxed);
+                    if let KmsgError::Read(errno) = &error {
+                        let errno = errno.raw_os_error() as u64;
+                        self.stats.failed_errno.store(errno, Ordering::Relaxed);
+                    }
                     return Err(error);
                 }
             }

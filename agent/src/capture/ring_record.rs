@@ -4,8 +4,8 @@
 //! is no record. Layout: [`agent_common::RecordHead`].
 
 use agent_common::{
-    FLAG_CONT, FLAG_FINAL, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT,
-    TEXT_AT_WHOLE,
+    FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
+    TEXT_AT_TEXT, TEXT_AT_WHOLE,
 };
 
 use crate::record::{Caller, Context, Record};
@@ -50,6 +50,12 @@ impl<'a> RingRecord<'a> {
     #[must_use]
     pub fn text_unread(&self) -> bool {
         self.bytes[3] & FLAG_TEXT_UNREAD != 0
+    }
+
+    /// Whether the kernel had no room for the text, and shows the record to nobody.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.bytes[3] & FLAG_LOST != 0
     }
 
     /// Sequence number of a whole record; else the word before the text.

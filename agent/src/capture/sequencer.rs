@@ -52,6 +52,8 @@ pub trait RecordRing {
     fn pending(&self) -> bool;
     /// Whether `next` would look at a committed item.
     fn ready(&self) -> bool;
+    /// Whether so much is held back that new records may soon find no room.
+    fn is_crowded(&self) -> bool;
     /// The bytes of an item that was given out and not released; else none.
     fn bytes(&self, item: RingItem) -> &[u8];
     /// Gives the space up to `end` back.
@@ -70,6 +72,9 @@ impl RecordRing for NoRing {
         false
     }
     fn ready(&self) -> bool {
+        false
+    }
+    fn is_crowded(&self) -> bool {
         false
     }
     fn bytes(&self, _item: RingItem) -> &[u8] {
@@ -113,6 +118,8 @@ pub struct Progress {
     pub settled: u64,
     /// When to come back although nothing new arrived.
     pub deadline_ns: Option<u64>,
+    /// Records that were left in the `/dev/kmsg` queue: they wait for the ring.
+    pub kmsg_waiting: usize,
 }
 
 /// Counts of the sequencer's own decisions.
@@ -135,8 +142,8 @@ pub struct Sequencer {
     show_caller: bool,
     next_seq: u64,
     window: Window,
-    /// A ring item that did not fit the window.
-    held: Option<RingItem>,
+    /// A ring item that did not fit the window, and its seq.
+    held: Option<(RingItem, Option<u64>)>,
     /// seq = id + base (mod 2^62).
     id_base: Option<u64>,
     mismatches: u32,
@@ -195,7 +202,7 @@ impl Sequencer {
         // What /dev/kmsg shows was in the ring before. So only what is in the
         // queue now may be judged by what the walk below finds.
         let mut kmsg_left = kmsg.slots();
-        let full = self.walk(now_ns, ring);
+        let full = self.walk(now_ns, ring) || ring.is_crowded();
         let mut progress = Progress::default();
         loop {
             match self.settle_head(now_ns, ring, kmsg, &mut kmsg_left, full, sink) {
@@ -210,13 +217,14 @@ impl Sequencer {
                 }
             }
         }
-        self.window.release(self.next_seq, ring);
+        progress.kmsg_waiting = kmsg_left;
+        self.window.release(self.next_seq, now_ns, ring);
         progress
     }
 
     /// Reads ahead in the ring; true if the window is full.
     fn walk<R: RecordRing>(&mut self, now_ns: u64, ring: &mut R) -> bool {
-        while let Some(item) = self.held.take().or_else(|| ring.next()) {
+        while let Some(item) = self.held.take().map(|(item, _)| item).or_else(|| ring.next()) {
             let Some(record) = RingRecord::parse(ring.bytes(item)) else {
                 self.counts.malformed += 1;
                 self.window.push_settled(item);
@@ -233,7 +241,7 @@ impl Sequencer {
                 _ => Some(word),
             };
             if !self.window.push(item, seq, word, kind, now_ns, self.next_seq) {
-                self.held = Some(item);
+                self.held = Some((item, seq));
                 return true;
             }
         }
@@ -259,13 +267,22 @@ impl Sequencer {
         sink: &mut S,
     ) -> Step {
         let head = self.next_seq;
+        // Only a reference to the queue's front is taken: the record is copied once, by the sink.
+        let front_seq =
+            if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
+        if front_seq.is_some_and(|seq| seq < head) {
+            *kmsg_left -= 1;
+            let _ = kmsg.pop_discard();
+            return Step::Settled(0);
+        }
         let slot = self.window.slot(head);
         if let Some(slot) = slot
-            && let Some(mut record) =
-                RingRecord::parse(ring.bytes(slot.item)).and_then(|record| record.whole())
+            && let Some(whole) = RingRecord::parse(ring.bytes(slot.item))
+            && let Some(mut record) = whole.whole()
         {
-            if !slot.is_final {
-                match self.window.next_known(head) {
+            // What /dev/kmsg shows, the record itself or a later one, is final.
+            if !slot.is_final && front_seq.is_none() {
+                match self.next_known(head) {
                     None => return Step::Wait(None),
                     Some((_, seen_ns)) if now_ns < seen_ns + REOPEN_GRACE_NS => {
                         return Step::Wait(Some(seen_ns + REOPEN_GRACE_NS));
@@ -273,21 +290,17 @@ impl Sequencer {
                     Some(_) => {}
                 }
             }
+            if whole.is_lost() {
+                sink.missing(head, 1, MissingReason::KernelOverwrote);
+                return Step::Settled(1);
+            }
             if !self.show_caller {
                 record.caller = None;
             }
             sink.record(&record);
             return Step::Settled(1);
         }
-        // Only a reference to the queue's front is taken: the record is copied once, by the sink.
-        let front_seq =
-            if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
         match front_seq {
-            Some(seq) if seq < head => {
-                *kmsg_left -= 1;
-                let _ = kmsg.pop_discard();
-                Step::Settled(0)
-            }
             Some(seq) if seq == head => {
                 // The program's half may be in the making on another CPU.
                 if slot.is_none() && ring.pending() && !full && self.content == RingContent::Text {
@@ -297,7 +310,7 @@ impl Sequencer {
                     }
                 }
                 if let Ok(front) = kmsg.peek() {
-                    Self::learn(&mut self.id_base, &mut self.window, front, ring, head, now_ns);
+                    Self::learn(&mut self.id_base, &mut self.window, front, ring, head);
                     let slot = self.window.slot(head);
                     self.join(front, slot, ring, sink);
                 }
@@ -307,16 +320,22 @@ impl Sequencer {
             }
             Some(seq) => match slot {
                 Some(slot) => self.approximate(slot, ring, sink),
-                None if self.learn_from(kmsg, ring, now_ns) => Step::Settled(0),
+                None if self.learn_from(kmsg, ring) => Step::Settled(0),
                 None => {
-                    let until =
-                        self.window.next_known(head).map_or(seq, |(known, _)| known.min(seq));
+                    let until = self.next_known(head).map_or(seq, |(known, _)| known.min(seq));
                     sink.missing(head, until - head, MissingReason::KernelOverwrote);
                     Step::Settled(until - head)
                 }
             },
             None => self.wait_for_head(now_ns, slot, full, ring, sink),
         }
+    }
+
+    /// The lowest seq above the head that the ring brought, and when.
+    fn next_known(&self, head: u64) -> Option<(u64, u64)> {
+        // A held item lies beyond the window: all before it can only be missing.
+        let held = self.held.and_then(|(_, seq)| seq).filter(|seq| *seq > head).map(|seq| (seq, 0));
+        self.window.next_known(head).or(held)
     }
 
     /// The head is not in the `/dev/kmsg` queue (yet).
@@ -331,7 +350,7 @@ impl Sequencer {
         let head = self.next_seq;
         // As long as no later record exists, the head may simply not be finished:
         // the kernel shows a record without its newline to nobody.
-        let Some((known, known_seen_ns)) = self.window.next_known(head) else {
+        let Some((known, known_seen_ns)) = self.next_known(head) else {
             return Step::Wait(None);
         };
         let since_ns = slot.map_or(known_seen_ns, |slot| slot.seen_ns.max(known_seen_ns));
@@ -348,14 +367,9 @@ impl Sequencer {
     }
 
     /// Tries to relate ids to seqs by the record at the front of the queue.
-    fn learn_from<R: RecordRing>(
-        &mut self,
-        kmsg: &Consumer<KmsgRecord>,
-        ring: &R,
-        now_ns: u64,
-    ) -> bool {
+    fn learn_from<R: RecordRing>(&mut self, kmsg: &Consumer<KmsgRecord>, ring: &R) -> bool {
         let Ok(front) = kmsg.peek() else { return false };
-        Self::learn(&mut self.id_base, &mut self.window, front, ring, self.next_seq, now_ns)
+        Self::learn(&mut self.id_base, &mut self.window, front, ring, self.next_seq)
     }
 
     /// Finds the constant between descriptor ids and seqs from the first record
@@ -366,7 +380,6 @@ impl Sequencer {
         front: &KmsgRecord,
         ring: &R,
         next_seq: u64,
-        now_ns: u64,
     ) -> bool {
         if id_base.is_some() {
             return false;
@@ -381,7 +394,7 @@ impl Sequencer {
         let Some(base) = matching else { return false };
         *id_base = Some(base);
         // What waits was captured within one ring's length of this record.
-        window.place(next_seq, now_ns, |id| {
+        window.place(next_seq, |id| {
             Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(front.seq) < 1 << 20)
         });
         true

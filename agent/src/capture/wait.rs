@@ -8,6 +8,7 @@ use std::{
 
 use rustix::{
     event::{Timespec, epoll},
+    io::Errno,
     time::{ClockId, clock_gettime},
 };
 
@@ -86,7 +87,15 @@ impl Waiter {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         }; 2];
-        // EINTR is a short sleep, and nothing else can fail here.
-        matches!(epoll::wait(&self.epoll, &mut events, Some(&timeout)), Ok(1..))
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok(count) => count > 0,
+            Err(Errno::INTR) => false,
+            Err(_) => {
+                // Not there or forbidden (epoll_pwait2 came with 5.11): a wait that
+                // nobody can end is better than none.
+                std::thread::sleep(std::time::Duration::from_nanos(timeout_ns.min(1_000_000)));
+                false
+            }
+        }
     }
 }

@@ -16,10 +16,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-#[cfg(loom)]
+#[cfg(agent_loom)]
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use rustix::event::{EventfdFlags, eventfd};
-#[cfg(not(loom))]
+#[cfg(not(agent_loom))]
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// The flag alone, without a bell.
@@ -95,7 +95,7 @@ impl AsFd for Waker {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, agent_loom))]
 mod loom_tests {
     use loom::{
         sync::{Arc, Condvar, Mutex, atomic::AtomicU32},

@@ -127,6 +127,11 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     if let Some(bytes) = ring {
         agent.ring_bytes = bytes as u32;
     }
+    if agent.store_bytes < 2 * agent.ring_bytes as usize {
+        let message = "`store` must be at least twice as large as `ring`, or one full ring would \
+                       push records out before they can be sent";
+        table.problem(table.span.clone(), message, None);
+    }
     table.finish();
     agent
 }

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     capture::{
-        self, Capture, CaptureError, SourceReport, bpf::Probes, kmsg::KmsgStats, wait::now_ns,
-        wake::Waker,
+        self, Capture, CaptureError, SourceKind, SourceReport, bpf::Probes, kmsg::KmsgStats,
+        wait::now_ns, wake::Waker,
     },
     config::Config,
     handover::handover,
@@ -64,7 +64,7 @@ pub enum AgentError {
         source: io::Error,
     },
     /// A data thread is gone.
-    #[error("the {0} thread has ended by itself, which is a defect of the agent")]
+    #[error("the {0} thread has ended by itself; the agent must be started again")]
     ThreadEnded(&'static str),
 }
 
@@ -155,7 +155,7 @@ impl Agent {
             "kmsg",
             Box::new(move || {
                 if let Err(error) = kmsg_thread.run() {
-                    tracing::error!(%error, "The /dev/kmsg thread cannot wait and ends.");
+                    tracing::error!(%error, "The /dev/kmsg thread ends.");
                 }
             }),
         )
@@ -215,9 +215,11 @@ impl Agent {
             pump_stats: &self.pump_stats,
             kmsg_stats: &self.kmsg_stats,
         };
-        let mut retry_at = manager.retry_waiting().await;
+        // Records are captured and stored from here on, so the service is ready;
+        // a target that has to wait for its network must not hold up the boot.
         // Not under systemd: then nobody is to be told.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let mut retry_at = manager.retry_waiting().await;
         loop {
             let until_retry =
                 retry_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK));
@@ -250,6 +252,10 @@ impl Agent {
             retry_at = manager.retry_waiting().await;
             if self.pump_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("pump"));
+            }
+            // The commit source needs that thread at the start only.
+            if self.source.kind != SourceKind::Commit && self.kmsg_thread.is_finished() {
+                return Err(AgentError::ThreadEnded("/dev/kmsg"));
             }
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

@@ -147,13 +147,11 @@ impl Manager {
     /// Tries each waiting target whose time has come; returns when to call again.
     pub async fn retry_waiting(&mut self) -> Option<Instant> {
         self.close_returned();
-        for index in 0..self.targets.len() {
-            let target = &self.targets[index];
-            if target.active.is_none() && target.retry_at <= Instant::now() {
-                // The outcome is in the target's state and in the log.
-                let _ = self.activate(index).await;
-            }
-        }
+        self.retire_unused();
+        let due = |target: &Managed| target.active.is_none() && target.retry_at <= Instant::now();
+        let due = (0..self.targets.len()).filter(|index| due(&self.targets[*index])).collect();
+        // The outcomes are in the targets' state and in the log.
+        let _ = self.activate(due).await;
         let waiting = self.targets.iter().filter(|target| target.active.is_none());
         waiting.map(|target| target.retry_at).min()
     }
@@ -163,30 +161,42 @@ impl Manager {
     /// # Errors
     /// In words for the operator; targets that worked go on as before.
     pub async fn resolve(&mut self, name: Option<&str>) -> Result<(), String> {
-        let mut found = false;
-        let mut errors = Vec::new();
-        for index in 0..self.targets.len() {
-            let own_name = self.targets[index].config.name.clone();
-            if name.is_some_and(|name| name != own_name) {
-                continue;
-            }
-            found = true;
-            if let Err(error) = self.activate(index).await {
-                errors.push(format!("{own_name}: {error}"));
-            }
+        let wanted = |target: &Managed| name.is_none_or(|name| target.config.name == name);
+        let wanted: Vec<usize> =
+            (0..self.targets.len()).filter(|index| wanted(&self.targets[*index])).collect();
+        if wanted.is_empty() {
+            return Err(format!("there is no target {:?}", name.unwrap_or_default()));
         }
-        match (found, errors.is_empty()) {
-            (false, _) => Err(format!("there is no target {:?}", name.unwrap_or_default())),
-            (true, true) => Ok(()),
-            (true, false) => Err(errors.join("; ")),
-        }
+        let errors: Vec<String> = self
+            .activate(wanted)
+            .await
+            .into_iter()
+            .map(|(index, error)| format!("{}: {error}", self.targets[index].config.name))
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
 
-    async fn activate(&mut self, index: usize) -> Result<(), ActivateError> {
-        let result = self.try_activate(index).await;
+    /// Finds the ways of several targets at once, so that one that does not answer
+    /// holds up no other, and uses them; returns what failed.
+    async fn activate(&mut self, indices: Vec<usize>) -> Vec<(usize, ActivateError)> {
+        let find = indices.iter().map(|index| self.find_way(&self.targets[*index].config));
+        let ways = futures_util::future::join_all(find).await;
+        let mut failed = Vec::new();
+        for (index, way) in indices.into_iter().zip(ways) {
+            let result = way.and_then(|way| self.use_way(index, way));
+            self.note(index, &result);
+            if let Err(error) = result {
+                failed.push((index, error));
+            }
+        }
+        failed
+    }
+
+    /// Keeps the outcome in the target's state, and tells it in the log.
+    fn note(&mut self, index: usize, result: &Result<(), ActivateError>) {
         let target = &mut self.targets[index];
         let name = target.config.name.as_str();
-        match &result {
+        match result {
             Ok(()) => {
                 target.waiting_for = None;
                 target.retry_after = RETRY_FIRST;
@@ -210,12 +220,11 @@ impl Manager {
                 }
             }
         }
-        result
     }
 
-    async fn try_activate(&mut self, index: usize) -> Result<(), ActivateError> {
+    /// Opens what a way needs and lends it to the pump.
+    fn use_way(&mut self, index: usize, mut way: Way) -> Result<(), ActivateError> {
         let config = self.targets[index].config.clone();
-        let mut way = self.find_way(&config).await?;
         let mut socket = self.socket_for(index, &config, &way);
         if let (None, EgressKind::Xdp, Err(ActivateError::Open(error))) =
             (config.egress, way.kind, &socket)
@@ -228,10 +237,8 @@ impl Manager {
         let header = header(&config, kind, hop.as_ref())?;
         let route = Box::new(Route { egress: place, header });
         self.send(Command::Bind { target: index, route }, 1)?;
-        let old = self.targets[index].active.replace(Active { key, kind, reason, hop });
-        if let Some(old) = old {
-            self.retire_unused(&old.key);
-        }
+        self.targets[index].active = Some(Active { key, kind, reason, hop });
+        self.retire_unused();
         Ok(())
     }
 
@@ -276,19 +283,24 @@ impl Manager {
         Ok((key, place))
     }
 
-    /// Asks a socket back that no target uses any more.
-    fn retire_unused(&mut self, key: &SocketKey) {
-        let used = self
-            .targets
+    /// Asks sockets back that no target uses any more. What cannot be asked now is
+    /// asked later.
+    fn retire_unused(&mut self) {
+        let used = |key: &SocketKey| {
+            let uses =
+                |target: &Managed| target.active.as_ref().is_some_and(|active| active.key == *key);
+            self.targets.iter().any(uses)
+        };
+        let unused: Vec<(SocketKey, usize)> = self
+            .sockets
             .iter()
-            .any(|target| target.active.as_ref().is_some_and(|active| active.key == *key));
-        if used {
-            return;
-        }
-        let Some(index) = self.sockets.get(key).copied() else { return };
-        // If the command cannot be sent now, the socket stays for later use.
-        if self.send(Command::Retire { index }, 0).is_ok() {
-            self.sockets.remove(key);
+            .filter(|(key, _)| !used(key))
+            .map(|(key, place)| (key.clone(), *place))
+            .collect();
+        for (key, index) in unused {
+            if self.send(Command::Retire { index }, 0).is_ok() {
+                self.sockets.remove(&key);
+            }
         }
     }
 

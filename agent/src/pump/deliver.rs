@@ -143,7 +143,8 @@ impl PumpTarget {
         }
         datagrams.skip(self.fragments_done);
         while self.fragments_done < count {
-            let tag = tag(index, self.fragments_done == 0, self.fragments_done + 1 == count);
+            let (first, last) = (self.fragments_done == 0, self.fragments_done + 1 == count);
+            let tag = tag(index, first, last, record.approximated);
             let ip_id = self.ip_id;
             let pushed = egress.push(tag, &mut |slot| match &route.header {
                 Some(header) => {
@@ -167,7 +168,6 @@ impl PumpTarget {
             }
         }
         self.ledger.in_flight += 1;
-        self.ledger.approximated += u64::from(record.approximated);
         self.finish_record(msgid);
         true
     }
@@ -197,17 +197,20 @@ impl Pump {
     }
 }
 
+const APPROXIMATED: u64 = 1 << 61;
 const FIRST: u64 = 1 << 62;
 const LAST: u64 = 1 << 63;
 
-/// Names a datagram: its target, and whether it begins or ends a record.
-fn tag(target: usize, first: bool, last: bool) -> Tag {
-    let bits = (if first { FIRST } else { 0 }) | (if last { LAST } else { 0 });
+/// Names a datagram: its target, whether it begins or ends a record, and whether
+/// that record is approximated.
+fn tag(target: usize, first: bool, last: bool, approximated: bool) -> Tag {
+    let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+    let bits = bit(first, FIRST) | bit(last, LAST) | bit(approximated, APPROXIMATED);
     Tag(target as u64 | bits)
 }
 
 fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
-    targets.get_mut((tag.0 & !(FIRST | LAST)) as usize)
+    targets.get_mut((tag.0 & !(FIRST | LAST | APPROXIMATED)) as usize)
 }
 
 /// Counts the fate of one datagram.
@@ -223,6 +226,7 @@ pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
             target.ledger.lose(LostReason::Refused, 1);
         } else {
             target.ledger.sent += 1;
+            target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     io,
     os::fd::BorrowedFd,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -122,13 +122,16 @@ impl MappedRing {
 impl RecordRing for MappedRing {
     fn next(&mut self) -> Option<RingItem> {
         loop {
-            if self.ahead >= self.producer_position() {
-                return None;
+            if !self.ready() {
+                // A producer wakes a waiter only if it sees that everything before
+                // its record was released; so what was released must be visible
+                // before the ring is believed to be empty.
+                fence(Ordering::SeqCst);
+                if !self.ready() {
+                    return None;
+                }
             }
             let header = self.header(self.ahead).load(Ordering::Acquire);
-            if header & BUSY != 0 {
-                return None;
-            }
             let len_bytes = header & !(BUSY | DISCARDED);
             let start = self.ahead;
             let end = start + (HEADER_BYTES + u64::from(len_bytes)).next_multiple_of(8);
@@ -141,6 +144,10 @@ impl RecordRing for MappedRing {
 
     fn pending(&self) -> bool {
         self.ahead < self.producer_position()
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.ahead - self.released > self.size_bytes as u64 / 2
     }
 
     fn ready(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use agent_common::{
-    FLAG_FINAL, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT, TEXT_AT_WHOLE,
+    FLAG_FINAL, FLAG_LOST, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT, TEXT_AT_WHOLE,
 };
 use proptest::prelude::*;
 use rtrb::RingBuffer;
@@ -13,12 +13,18 @@ use super::*;
 const BASE: u64 = 4096;
 
 /// A ring in plain memory that checks the reader's manners.
-#[derive(Default)]
 struct TestRing {
     items: VecDeque<(RingItem, Vec<u8>)>,
     ahead: usize,
     end: u64,
     released: u64,
+    crowded_bytes: u64,
+}
+
+impl Default for TestRing {
+    fn default() -> Self {
+        Self { items: VecDeque::new(), ahead: 0, end: 0, released: 0, crowded_bytes: u64::MAX }
+    }
 }
 
 impl TestRing {
@@ -41,6 +47,9 @@ impl RecordRing for TestRing {
     }
     fn ready(&self) -> bool {
         self.ahead < self.items.len()
+    }
+    fn is_crowded(&self) -> bool {
+        self.end - self.released > self.crowded_bytes
     }
     fn bytes(&self, item: RingItem) -> &[u8] {
         assert!(item.start >= self.released, "read after release");
@@ -357,4 +366,73 @@ fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
     assert!(
         sink.0.iter().all(|entry| matches!(entry, Settled::Record { approximated: false, .. }))
     );
+}
+
+#[test]
+fn a_gap_wider_than_the_window_is_told_lost() {
+    let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, 0, false);
+    ring.push(whole(0, FLAG_FINAL, b"before"));
+    for seq in 40_001..40_010 {
+        ring.push(whole(seq, FLAG_FINAL, b"after"));
+    }
+    for round in 0..20 {
+        sequencer.poll(round * PATIENCE_NS, &mut ring, &mut consumer, &mut sink);
+    }
+    assert_eq!(sequencer.next_seq(), 40_010);
+    let lost = Settled::Missing { first_seq: 1, count: 40_000, reason: MissingReason::NotCaptured };
+    assert_eq!(sink.0[1], lost);
+}
+
+#[test]
+fn a_stale_kmsg_half_does_not_keep_the_pump_awake() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, 5, false);
+    ring.push(whole(5, FLAG_FINAL, b"first"));
+    ring.push(whole(6, 0, b"no newline"));
+    producer.push(kmsg(5, b"first")).unwrap();
+    let progress = sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    assert_eq!((progress.deadline_ns, progress.kmsg_waiting), (None, 0));
+    assert!(consumer.is_empty());
+}
+
+#[test]
+fn unplaced_items_do_not_hold_the_ring_for_ever() {
+    let (mut producer, mut consumer) = RingBuffer::new(1024);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Text, 1000, false);
+    for seq in 0..200 {
+        ring.push(piece(id_of(seq), seq, &text_of(seq)));
+    }
+    for seq in 1000..9000u64 {
+        producer.push(kmsg(seq, &text_of(seq))).unwrap();
+        sequencer.poll(seq * 1_000_000, &mut ring, &mut consumer, &mut sink);
+    }
+    assert_eq!(ring.released, ring.end);
+}
+
+#[test]
+fn a_crowded_ring_is_not_held_for_a_missing_record() {
+    let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
+    let mut ring = TestRing { crowded_bytes: 4 << 20, ..TestRing::default() };
+    let mut sink = TestSink::default();
+    let mut sequencer = Sequencer::new(RingContent::Whole, 0, false);
+    for seq in 1..7000 {
+        ring.push(whole(seq, FLAG_FINAL, &[b'x'; 1000]));
+    }
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    assert_eq!((sequencer.next_seq(), ring.released), (7000, ring.end));
+}
+
+#[test]
+fn a_record_that_the_kernel_lost_is_told_missing() {
+    let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, 7, false);
+    ring.push(whole(7, FLAG_FINAL | FLAG_LOST, b""));
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    let lost = Settled::Missing { first_seq: 7, count: 1, reason: MissingReason::KernelOverwrote };
+    assert_eq!(sink.0, [lost]);
 }

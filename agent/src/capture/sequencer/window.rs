@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{RecordRing, RingItem};
+use super::{PATIENCE_NS, RecordRing, RingItem};
 
 /// Seqs that can be looked at ahead of the head. At 300 bytes a record it
 /// spans the default ring.
@@ -38,6 +38,7 @@ struct Queued {
     /// [`EMPTY`] until the relation of ids to seqs is known.
     seq: u64,
     id: u64,
+    seen_ns: u64,
 }
 
 /// See the module's description.
@@ -78,7 +79,7 @@ impl Window {
 
     /// Takes an item that needs no place, only its turn in the release.
     pub(super) fn push_settled(&mut self, item: RingItem) {
-        self.order.push_back(Queued { item, seq: 0, id: 0 });
+        self.order.push_back(Queued { item, seq: 0, id: 0, seen_ns: 0 });
     }
 
     /// Takes an item in; false if there is no room for it now.
@@ -92,28 +93,17 @@ impl Window {
         next_seq: u64,
     ) -> bool {
         if self.order.len() >= WINDOW {
-            if self.unplaced == 0 {
-                return false;
-            }
-            // Ids that could not be related to seqs so far will not be any more;
-            // their records come from /dev/kmsg alone.
-            for queued in &mut self.order {
-                if queued.seq == EMPTY {
-                    queued.seq = 0;
-                }
-            }
-            self.unplaced = 0;
             return false;
         }
         match seq {
             Some(seq) if seq >= next_seq.saturating_add(WINDOW as u64) => return false,
             Some(seq) => {
                 self.enter(item, seq, kind, now_ns, next_seq);
-                self.order.push_back(Queued { item, seq, id });
+                self.order.push_back(Queued { item, seq, id, seen_ns: now_ns });
             }
             None => {
                 self.unplaced += 1;
-                self.order.push_back(Queued { item, seq: EMPTY, id });
+                self.order.push_back(Queued { item, seq: EMPTY, id, seen_ns: now_ns });
             }
         }
         true
@@ -145,17 +135,12 @@ impl Window {
     }
 
     /// Gives the unplaced items their seqs; one without belongs to the newest.
-    pub(super) fn place(
-        &mut self,
-        next_seq: u64,
-        now_ns: u64,
-        seq_of_id: impl Fn(u64) -> Option<u64>,
-    ) {
+    pub(super) fn place(&mut self, next_seq: u64, seq_of_id: impl Fn(u64) -> Option<u64>) {
         for index in 0..self.order.len() {
-            let Queued { item, seq, id } = self.order[index];
+            let Queued { item, seq, id, seen_ns } = self.order[index];
             if seq == EMPTY {
                 let seq = seq_of_id(id).unwrap_or(self.newest_seq);
-                self.enter(item, seq, ItemKind::Piece, now_ns, next_seq);
+                self.enter(item, seq, ItemKind::Piece, seen_ns, next_seq);
                 self.order[index].seq = seq;
             }
         }
@@ -167,12 +152,17 @@ impl Window {
         self.order.iter().filter(move |queued| queued.seq == seq).map(|queued| queued.item)
     }
 
-    /// Gives the space of everything before the first unsettled item back.
-    pub(super) fn release<R: RecordRing>(&mut self, next_seq: u64, ring: &mut R) {
+    /// Gives the space of everything before the first unsettled item back. Items
+    /// that could not be related to a seq in time never will be: their records
+    /// come from `/dev/kmsg` alone.
+    pub(super) fn release<R: RecordRing>(&mut self, next_seq: u64, now_ns: u64, ring: &mut R) {
         let mut end = None;
-        while let Some(front) = self.order.front()
-            && front.seq < next_seq
-        {
+        while let Some(front) = self.order.front() {
+            let unplaced = front.seq == EMPTY;
+            if if unplaced { now_ns < front.seen_ns + PATIENCE_NS } else { front.seq >= next_seq } {
+                break;
+            }
+            self.unplaced -= usize::from(unplaced);
             end = Some(front.item.end);
             self.order.pop_front();
         }
