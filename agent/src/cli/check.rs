@@ -11,7 +11,7 @@ use crate::config;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  netconsole-agent check --config /etc/netconsole-agent/agent.toml\n\n\
-                  Exit code: 0 if the configuration is good, 78 if not."
+                  Exit code: 0 if the configuration is good (warnings allowed), 78 if not."
 )]
 pub(super) struct CheckArgs {
     /// The configuration.
@@ -21,6 +21,9 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = config::load(&args.config)?;
+    if !config.warnings.report.is_empty() {
+        eprintln!("{}", config.warnings.report);
+    }
     let targets: Vec<_> = config
         .targets
         .iter()

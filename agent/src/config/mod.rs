@@ -4,17 +4,20 @@
 //! with it, each problem at its place. It looks at the text alone: whether a
 //! device exists is not its business. The keys are those of the README.
 
+mod address;
 mod diagnostic;
+mod extradata;
 mod read;
 mod table;
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-pub use diagnostic::{ConfigError, Diagnostic};
+pub use diagnostic::{ConfigError, Diagnostic, Severity, Warnings};
 
 use crate::{
     capture::Choice,
@@ -28,6 +31,9 @@ pub const DEFAULT_REMOTE_PORT: u16 = 6666;
 /// Source port, unless the configuration says otherwise.
 pub const DEFAULT_LOCAL_PORT: u16 = 6665;
 
+/// Most bytes of a file that is read: more is not a configuration.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -35,6 +41,8 @@ pub struct Config {
     pub agent: Agent,
     /// `[target.NAME]`, in the order of the file.
     pub targets: Vec<Target>,
+    /// What is probably not meant so.
+    pub warnings: Warnings,
 }
 
 /// Settings of the agent itself.
@@ -99,12 +107,18 @@ pub struct Target {
 /// # Errors
 /// If it cannot be read, or with everything that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = std::fs::read(path)
-        .and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|_| io::Error::other("the file is not UTF-8 text"))
-        })
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text =
+        read_text(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     parse(&text, &path.display().to_string())
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX_BYTES {
+        return Err(io::Error::other(format!("the file has more than {FILE_MAX_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("the file is not UTF-8 text"))
 }
 
 /// Checks text; `file` is the name that the report uses.
@@ -112,13 +126,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// With everything that is wrong in it.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
-    let mut problems = Vec::new();
-    let config = read::config(text, &mut problems);
-    if problems.is_empty() {
-        return Ok(config);
+    let (mut config, findings) = read::config(text);
+    let (problems, warnings) = findings.split();
+    if !problems.is_empty() {
+        let report = diagnostic::render(&problems, text, file);
+        return Err(ConfigError::Invalid { report, problems });
     }
-    problems.sort_by_key(|problem| problem.span.start);
-    Err(ConfigError::Invalid { report: diagnostic::render(&problems, text, file), problems })
+    config.warnings =
+        Warnings { report: diagnostic::render(&warnings, text, file), problems: warnings };
+    Ok(config)
 }
 
 #[cfg(test)]

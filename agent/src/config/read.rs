@@ -1,88 +1,95 @@
 //! From TOML to checked settings.
 
-use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    ops::Range,
-    path::PathBuf,
-};
+use std::{net::SocketAddr, ops::Range, path::PathBuf};
 
 use bytesize::ByteSize;
-use toml::de::DeTable;
+use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
-    Agent, Config, DEFAULT_LOCAL_PORT, DEFAULT_REMOTE_PORT, Diagnostic, Target, table::Table,
+    Agent, Config, DEFAULT_LOCAL_PORT, Target, Warnings, address, diagnostic::Findings, extradata,
+    table::Table,
 };
 use crate::{
     capture::{Choice, SourceKind},
     egress::EgressKind,
-    netconsole::{FormatKind, Sysdata, format::userdata},
+    netconsole::FormatKind,
 };
 
 /// Names of the levels, as in `dmesg --level`.
 const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
-/// Most bytes of text and extra data that netconsd puts together again
-/// (`NCRX_LINE_MAX`, ncrx.h of netconsd).
-const RECEIVER_MAX_BYTES: usize = 8192;
-/// Most bytes of one record's body on kernels from 6.3 on (`PRINTK_MESSAGE_MAX`).
-const BODY_MAX_BYTES: usize = 2048;
-/// Most bytes that all sysdata lines need: cpu, taskname, release, msgid.
-const SYSDATA_MAX_BYTES: usize = 160;
 const NAME_MAX_BYTES: usize = 64;
-/// Longest device name (`IFNAMSIZ` less the NUL).
+/// Longest device name (`IFNAMSIZ` less the NUL, `include/uapi/linux/if.h`).
 const DEVICE_MAX_BYTES: usize = 15;
+/// Longest path of a socket (`sun_path` of `struct sockaddr_un` less the NUL).
+const SOCKET_PATH_MAX_BYTES: usize = 107;
 
-pub(super) fn config(text: &str, problems: &mut Vec<Diagnostic>) -> Config {
-    let mut config = Config { agent: Agent::default(), targets: Vec::new() };
+pub(super) fn config(text: &str) -> (Config, Findings) {
+    let mut config =
+        Config { agent: Agent::default(), targets: Vec::new(), warnings: Warnings::default() };
     let (root, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        problems.push(Diagnostic {
-            span: error.span().unwrap_or(0..0),
-            message: error.message().to_owned(),
-            help: None,
-        });
-    }
+    let mut findings = Findings::new(text, errors);
     let span = 0..text.len().min(1);
-    let mut top = Table::new(root.get_ref(), "the file".to_owned(), span, problems);
+    let mut top = Table::new(root.get_ref(), "the file".to_owned(), span, &mut findings);
     let agent_table = top.table("agent");
     let target_table = top.table("target");
     top.finish();
     if let Some((table, span)) = agent_table {
-        config.agent = agent(Table::new(table, "[agent]".to_owned(), span, problems));
+        config.agent = agent(Table::new(table, "[agent]".to_owned(), span, &mut findings));
     }
-    let Some((targets, targets_span)) = target_table else {
-        // A file with other problems may well have its target behind them.
-        if problems.is_empty() {
-            problems.push(Diagnostic {
-                span: 0..0,
-                message: "the file has no target".to_owned(),
-                help: Some(
-                    "the smallest one is:\n[target.fleet]\nremote = \"192.0.2.10:6666\"".to_owned(),
-                ),
-            });
+    match target_table {
+        Some((targets, span)) if targets.is_empty() => {
+            let message = "[target] needs a name: [target.fleet]".to_owned();
+            findings.problem(span, message, None);
         }
-        return config;
-    };
-    if targets.is_empty() {
-        let message = "[target] needs a name: [target.fleet]".to_owned();
-        problems.push(Diagnostic { span: targets_span, message, help: None });
+        Some((targets, _)) => config.targets = all_targets(targets, &mut findings),
+        // A file with other problems may well have its target behind them.
+        None if findings.is_empty() => {
+            let help = "the smallest one is:\n[target.fleet]\nremote = \"192.0.2.10:6666\"";
+            findings.missing(0..0, "the file has no target".to_owned(), Some(help.to_owned()));
+        }
+        None => {}
     }
+    (config, findings)
+}
+
+fn all_targets<'t>(targets: &'t DeTable<'t>, findings: &mut Findings) -> Vec<Target> {
+    let mut found: Vec<Target> = Vec::new();
     for (name, value) in targets {
         let label = format!("[target.{}]", name.get_ref());
         let Some(table) = value.get_ref().as_table() else {
-            problems.push(Diagnostic {
-                span: name.span(),
-                message: format!("`{}` must be a table: {label}", name.get_ref()),
-                help: Some("a target has a name: [target.fleet]".to_owned()),
-            });
+            findings.problem(
+                name.span(),
+                format!("`{}` must be a table: {label}", name.get_ref()),
+                Some("a target has a name: [target.fleet]".to_owned()),
+            );
             continue;
         };
-        let mut table = Table::new(table, label, name.span(), problems);
+        let mut table = Table::new(table, label, name.span(), findings);
         check_name(name.get_ref(), &mut table);
-        if let Some(target) = target(name.get_ref(), table) {
-            config.targets.push(target);
+        let Some(target) = target(name.get_ref(), &mut table) else {
+            table.finish();
+            continue;
+        };
+        if let Some(twin) = found.iter().find(|other| are_one_stream(other, &target)) {
+            let message = format!("{} sends to the same receiver as {}", target.name, twin.name);
+            let help = "netconsd tells senders apart by their address alone, and drops a sequence \
+                        number that it has had";
+            table.warning(name.span(), message, help);
         }
+        table.finish();
+        found.push(target);
     }
-    config
+    found
+}
+
+/// Whether a receiver takes the records of both for those of one sender.
+fn are_one_stream(one: &Target, other: &Target) -> bool {
+    one.remote == other.remote
+        && one.local_ip == other.local_ip
+        && one.format == FormatKind::Extended
+        && other.format == FormatKind::Extended
+        && one.egress != Some(EgressKind::Pcap)
+        && other.egress != Some(EgressKind::Pcap)
 }
 
 fn check_name(name: &str, table: &mut Table<'_, '_>) {
@@ -96,22 +103,22 @@ fn check_name(name: &str, table: &mut Table<'_, '_>) {
 
 fn agent(mut table: Table<'_, '_>) -> Agent {
     let mut agent = Agent::default();
-    if let Some((path, span)) = table.string("control_socket") {
-        if path.starts_with('/') {
-            agent.control_socket = PathBuf::from(path);
-        } else {
-            table.problem(span, "`control_socket` must be an absolute path", None);
-        }
+    let help = format!("an absolute path of at most {SOCKET_PATH_MAX_BYTES} bytes");
+    let path = table.parsed("control_socket", &help, |text| {
+        path(text).filter(|path| path.is_absolute() && text.len() <= SOCKET_PATH_MAX_BYTES)
+    });
+    if let Some(path) = path {
+        agent.control_socket = path;
     }
-    if let Some(choice) =
-        table.parsed("capture", "auto, commit, tracepoint or kmsg", |text| match text {
-            "auto" => Some(Choice::Auto),
-            "commit" => Some(Choice::Only(SourceKind::Commit)),
-            "tracepoint" => Some(Choice::Only(SourceKind::Tracepoint)),
-            "kmsg" => Some(Choice::Only(SourceKind::Kmsg)),
-            _ => None,
-        })
-    {
+    let help = "auto, commit, tracepoint or kmsg";
+    let choice = table.parsed("capture", help, |text| match text {
+        "auto" => Some(Choice::Auto),
+        "commit" => Some(Choice::Only(SourceKind::Commit)),
+        "tracepoint" => Some(Choice::Only(SourceKind::Tracepoint)),
+        "kmsg" => Some(Choice::Only(SourceKind::Kmsg)),
+        _ => None,
+    });
+    if let Some(choice) = choice {
         agent.capture = choice;
     }
     let store = table.parsed("store", "a size from 1MiB to 1GiB, such as \"16MiB\"", |text| {
@@ -140,11 +147,15 @@ fn size(text: &str) -> Option<u64> {
     text.parse::<ByteSize>().ok().map(|size| size.as_u64())
 }
 
-fn target(name: &str, mut table: Table<'_, '_>) -> Option<Target> {
-    let remote = remote(&mut table);
-    let device = device(&mut table);
+/// A path that the system takes.
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
+    let help = "auto, xdp, packet, udp or pcap";
     let egress = table
-        .parsed("egress", "auto, xdp, packet, udp or pcap", |text| match text {
+        .parsed("egress", help, |text| match text {
             "auto" => Some(None),
             "xdp" => Some(Some(EgressKind::Xdp)),
             "packet" => Some(Some(EgressKind::Packet)),
@@ -153,19 +164,24 @@ fn target(name: &str, mut table: Table<'_, '_>) -> Option<Target> {
             _ => None,
         })
         .flatten();
-    let pcap = table.string("pcap");
-    match (&pcap, egress) {
-        (None, Some(EgressKind::Pcap)) => {
-            let help = "pcap = \"/var/tmp/records.pcap\"".to_owned();
-            table.problem(table.span.clone(), "egress = \"pcap\" needs the file `pcap`", help);
-        }
-        (Some((_, span)), egress) if egress != Some(EgressKind::Pcap) => {
-            let message = "`pcap` is only for egress = \"pcap\"";
-            table.problem(span.clone(), message, None);
-        }
-        _ => {}
+    let pcap = pcap(table, egress);
+    let (remote, remote_span) = remote(table).unzip();
+    let device = device(table);
+    if let (Some(remote), Some(span)) = (remote, remote_span)
+        && device == Some(None)
+        && egress != Some(EgressKind::Pcap)
+        && address::needs_device(remote)
+    {
+        let message = "`remote` is an address of one link, and nothing says which link";
+        table.problem(span, message, "device = \"eth0\"".to_owned());
     }
-    let queue = table.number("queue", 65535).map_or(0, |(queue, _)| queue);
+    let queue = table.number("queue", 65535);
+    if let (Some((_, span)), Some(kind)) = (&queue, egress)
+        && kind != EgressKind::Xdp
+    {
+        let message = format!("`queue` changes nothing with egress = {:?}", kind.name());
+        table.warning(span.clone(), message, "it is for egress = \"xdp\"");
+    }
     let format = table
         .parsed("format", "extended or basic", |text| match text {
             "extended" => Some(FormatKind::Extended),
@@ -178,29 +194,31 @@ fn target(name: &str, mut table: Table<'_, '_>) -> Option<Target> {
         let message = "`release` needs the extended format, as in the kernel's netconsole";
         table.problem(span.clone(), message, None);
     }
-    let max_level = max_level(&mut table);
-    let (local_ip, local_port) = local(&mut table);
+    let max_level = max_level(table);
+    let ((local_ip, local_port), local_span) = local(table);
     if let (Some(local), Some(remote)) = (local_ip, remote)
         && local.is_ipv4() != remote.is_ipv4()
     {
-        table.problem(
-            table.span.clone(),
-            "`local` and `remote` are of different IP versions",
-            None,
-        );
+        table.problem(local_span, "`local` and `remote` are of different IP versions", None);
     }
     let help = "six hexadecimal bytes, such as \"52:54:00:12:34:56\"";
-    let remote_mac = table.parsed("remote_mac", help, mac);
-    let userdata = userdata_of(&mut table, format);
-    let sysdata = sysdata(&mut table, format);
-    table.finish();
+    let remote_mac = table.parsed("remote_mac", help, address::mac);
+    if remote_mac.is_some()
+        && egress == Some(EgressKind::Udp)
+        && let Some(value) = table.take("remote_mac")
+    {
+        let message = "`remote_mac` changes nothing with egress = \"udp\"";
+        table.warning(value.span(), message, "the kernel resolves the next hop of a UDP socket");
+    }
+    let sysdata = extradata::sysdata(table, format);
+    let userdata = extradata::userdata(table, format, sysdata);
     Some(Target {
         name: name.to_owned(),
         remote: remote?,
-        device,
+        device: device.flatten(),
         egress,
-        pcap: pcap.map(|(path, _)| PathBuf::from(path)),
-        queue,
+        pcap,
+        queue: queue.map_or(0, |(queue, _)| queue),
         format,
         release: release.is_some_and(|(release, _)| release),
         max_level,
@@ -212,46 +230,57 @@ fn target(name: &str, mut table: Table<'_, '_>) -> Option<Target> {
     })
 }
 
-fn remote(table: &mut Table<'_, '_>) -> Option<SocketAddr> {
-    if table.take("remote").is_none() {
-        let help = "remote = \"192.0.2.10:6666\"".to_owned();
-        table.problem(table.span.clone(), "the target has no `remote`", help);
-        return None;
+fn pcap(table: &mut Table<'_, '_>, egress: Option<EgressKind>) -> Option<PathBuf> {
+    let file = table.parsed("pcap", "the path of the file to write", path);
+    match (table.take("pcap").map(Spanned::span), egress == Some(EgressKind::Pcap)) {
+        (None, true) => {
+            let help = "pcap = \"/var/tmp/records.pcap\"";
+            table.missing("egress = \"pcap\" needs the file `pcap`", help);
+        }
+        (Some(span), false) => {
+            table.problem(span, "`pcap` is only for egress = \"pcap\"", None);
+        }
+        _ => {}
     }
-    let help = "an address, with a port unless it is 6666: \"192.0.2.10\", \"192.0.2.10:6666\", \
-                \"[2001:db8::10]:6666\" (names are not resolved yet)";
-    let remote = table.parsed("remote", help, |text| {
-        let bare = || text.parse::<IpAddr>().ok();
-        let bracketed = || {
-            let inner = text.strip_prefix('[')?.strip_suffix(']')?;
-            inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-        };
-        text.parse::<SocketAddr>().ok().or_else(|| {
-            bare().or_else(bracketed).map(|ip| SocketAddr::new(ip, DEFAULT_REMOTE_PORT))
-        })
-    })?;
-    let nowhere = remote.ip().is_unspecified() || remote.port() == 0;
-    if nowhere && let Some((_, span)) = table.string("remote") {
-        table.problem(span, "nothing can be sent to this address and port", help.to_owned());
-        return None;
-    }
-    Some(remote)
+    file
 }
 
-fn device(table: &mut Table<'_, '_>) -> Option<String> {
-    let help = "auto, or the name of a network device";
-    table
-        .parsed("device", help, |text| {
-            let fits = (1..=DEVICE_MAX_BYTES).contains(&text.len())
-                && !text.bytes().any(|byte| byte == b'/' || byte.is_ascii_whitespace());
-            fits.then(|| text.to_owned())
-        })
-        .filter(|device| device != "auto")
+fn remote(table: &mut Table<'_, '_>) -> Option<(SocketAddr, Range<usize>)> {
+    if table.take("remote").is_none() {
+        table.missing("the target has no `remote`", "remote = \"192.0.2.10:6666\"");
+        return None;
+    }
+    let (text, span) = table.string("remote")?;
+    match address::remote(text) {
+        Ok(remote) => Some((remote, span)),
+        Err(message) => {
+            table.problem(span, message, address::REMOTE_FORMS.to_owned());
+            None
+        }
+    }
+}
+
+/// `None` if it cannot be told, `Some(None)` for `auto`.
+fn device(table: &mut Table<'_, '_>) -> Option<Option<String>> {
+    if table.take("device").is_none() {
+        return Some(None);
+    }
+    let help = "auto, or the name of a network device, at most 15 bytes";
+    // `dev_valid_name`, net/core/dev.c.
+    let is_device = |text: &str| {
+        (1..=DEVICE_MAX_BYTES).contains(&text.len())
+            && !matches!(text, "." | "..")
+            && !text.chars().any(|c| c.is_control() || c.is_whitespace() || "/:".contains(c))
+    };
+    table.parsed("device", help, |text| match text {
+        "auto" => Some(None),
+        name => is_device(name).then(|| Some(name.to_owned())),
+    })
 }
 
 fn max_level(table: &mut Table<'_, '_>) -> u8 {
     const DEBUG: u8 = 7;
-    if table.take("max_level").is_some_and(|value| value.get_ref().is_integer()) {
+    if table.take("max_level").map(Spanned::get_ref).is_some_and(DeValue::is_integer) {
         return table.number("max_level", u32::from(DEBUG)).map_or(DEBUG, |(level, _)| level as u8);
     }
     let help = format!("0 to 7, or one of {}", LEVELS.join(", "));
@@ -260,80 +289,10 @@ fn max_level(table: &mut Table<'_, '_>) -> u8 {
         .map_or(DEBUG, |level| level as u8)
 }
 
-fn local(table: &mut Table<'_, '_>) -> (Option<IpAddr>, u16) {
-    let help = "an address, a port or both: \"192.0.2.1\", \":6665\", \"192.0.2.1:6665\"";
-    table
-        .parsed("local", help, |text| {
-            let port_only = || text.strip_prefix(':')?.parse::<u16>().ok();
-            let bare = || text.parse::<IpAddr>().ok();
-            text.parse::<SocketAddr>()
-                .map(|both| (Some(both.ip()), both.port()))
-                .ok()
-                .or_else(|| port_only().map(|port| (None, port)))
-                .or_else(|| bare().map(|ip| (Some(ip), DEFAULT_LOCAL_PORT)))
-                .filter(|(ip, port)| *port != 0 && !ip.is_some_and(|ip| ip.is_unspecified()))
-        })
-        .unwrap_or((None, DEFAULT_LOCAL_PORT))
-}
+type Local = (Option<std::net::IpAddr>, u16);
 
-fn mac(text: &str) -> Option<[u8; 6]> {
-    let mut bytes = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut bytes {
-        let part = parts.next().filter(|part| part.len() == 2)?;
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    parts.next().is_none().then_some(bytes)
-}
-
-fn userdata_of(table: &mut Table<'_, '_>, format: FormatKind) -> Vec<(String, String)> {
-    let Some((entries, span)) = table.table("userdata") else { return Vec::new() };
-    needs_extended(table, format, "userdata", span.clone());
-    let mut pairs = Vec::new();
-    for (key, value) in entries {
-        let Some(text) = value.get_ref().as_str() else {
-            table.problem(value.span(), "a userdata value must be a string in quotes", None);
-            continue;
-        };
-        match userdata([(key.get_ref().as_ref(), text)]) {
-            Ok(_) => pairs.push((key.get_ref().to_string(), text.to_owned())),
-            Err(error) => table.problem(key.span(), error.to_string(), None),
-        }
-    }
-    match userdata(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
-        Ok(lines) if lines.len() + BODY_MAX_BYTES + SYSDATA_MAX_BYTES >= RECEIVER_MAX_BYTES => {
-            let message = format!(
-                "the userdata has {} bytes; with a text of up to {BODY_MAX_BYTES} bytes and \
-                 {SYSDATA_MAX_BYTES} of sysdata that exceeds the {RECEIVER_MAX_BYTES} bytes that \
-                 netconsd puts together",
-                lines.len()
-            );
-            table.problem(span, message, None);
-        }
-        Ok(_) => {}
-        Err(error) => table.problem(span, error.to_string(), None),
-    }
-    pairs
-}
-
-fn sysdata(table: &mut Table<'_, '_>, format: FormatKind) -> Sysdata {
-    let Some((entries, span)) = table.table("sysdata") else { return Sysdata::default() };
-    needs_extended(table, format, "sysdata", span.clone());
-    let mut inner = table.inner(entries, "sysdata", span);
-    let mut is_on = |key| inner.bool(key).is_some_and(|(on, _)| on);
-    let sysdata = Sysdata {
-        cpu: is_on("cpu"),
-        taskname: is_on("taskname"),
-        release: is_on("release"),
-        msgid: is_on("msgid"),
-    };
-    inner.finish();
-    sysdata
-}
-
-fn needs_extended(table: &mut Table<'_, '_>, format: FormatKind, what: &str, span: Range<usize>) {
-    if format == FormatKind::Basic {
-        let message = format!("`{what}` needs the extended format, as in the kernel's netconsole");
-        table.problem(span, message, None);
-    }
+fn local(table: &mut Table<'_, '_>) -> (Local, Range<usize>) {
+    let span = table.take("local").map_or(0..0, Spanned::span);
+    let local = table.parsed("local", address::LOCAL_FORMS, address::local);
+    (local.unwrap_or((None, DEFAULT_LOCAL_PORT)), span)
 }

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::Diagnostic;
+use super::diagnostic::Findings;
 
 /// A table whose keys are taken one after the other; what is left is unknown.
 pub(super) struct Table<'t, 'p> {
@@ -16,7 +16,7 @@ pub(super) struct Table<'t, 'p> {
     /// Where the table itself is, for what is missing in it.
     pub(super) span: Range<usize>,
     known: BTreeSet<&'static str>,
-    problems: &'p mut Vec<Diagnostic>,
+    findings: &'p mut Findings,
 }
 
 /// A value with its place.
@@ -27,9 +27,9 @@ impl<'t, 'p> Table<'t, 'p> {
         table: &'t DeTable<'t>,
         name: String,
         span: Range<usize>,
-        problems: &'p mut Vec<Diagnostic>,
+        findings: &'p mut Findings,
     ) -> Self {
-        Self { table, name, span, known: BTreeSet::new(), problems }
+        Self { table, name, span, known: BTreeSet::new(), findings }
     }
 
     pub(super) fn problem(
@@ -38,7 +38,16 @@ impl<'t, 'p> Table<'t, 'p> {
         message: impl Into<String>,
         help: impl Into<Option<String>>,
     ) {
-        self.problems.push(Diagnostic { span, message: message.into(), help: help.into() });
+        self.findings.problem(span, message.into(), help.into());
+    }
+
+    /// Notes that a key which is needed is not there.
+    pub(super) fn missing(&mut self, message: &str, help: &str) {
+        self.findings.missing(self.span.clone(), message.to_owned(), Some(help.to_owned()));
+    }
+
+    pub(super) fn warning(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+        self.findings.warning(span, message.into(), Some(help.to_owned()));
     }
 
     /// The value of a key, whatever its type.
@@ -113,7 +122,7 @@ impl<'t, 'p> Table<'t, 'p> {
         span: Range<usize>,
     ) -> Table<'t, 'q> {
         let name = format!("{}.{key}]", self.name.trim_end_matches(']'));
-        Table::new(table, name, span, self.problems)
+        Table::new(table, name, span, self.findings)
     }
 
     /// Notes each key that nobody asked for.
@@ -123,11 +132,11 @@ impl<'t, 'p> Table<'t, 'p> {
                 continue;
             }
             let known: Vec<&str> = self.known.iter().copied().collect();
-            self.problems.push(Diagnostic {
-                span: key.span(),
-                message: format!("{} has no key `{}`", self.name, key.get_ref()),
-                help: Some(format!("the keys there are: {}", known.join(", "))),
-            });
+            self.findings.problem(
+                key.span(),
+                format!("{} has no key `{}`", self.name, key.get_ref()),
+                Some(format!("the keys there are: {}", known.join(", "))),
+            );
         }
     }
 }

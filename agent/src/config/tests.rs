@@ -91,13 +91,13 @@ error: `store` does not understand "lots"
   |
   = help: a size from 1MiB to 1GiB, such as "16MiB"
 
-error: `remote` does not understand "host.example"
+error: `remote` is the name "host.example", and names are not resolved yet
  --> agent.toml:6:10
   |
 6 | remote = "host.example"
   |          ^^^^^^^^^^^^^^
   |
-  = help: an address, with a port unless it is 6666: "192.0.2.10", "192.0.2.10:6666", "[2001:db8::10]:6666" (names are not resolved yet)
+  = help: an address, with a port unless it is 6666: "192.0.2.10", "192.0.2.10:6666", "[2001:db8::10]:6666"
 
 error: `max_level` must be a number from 0 to 7
  --> agent.toml:7:13
@@ -131,6 +131,16 @@ fn bad_values_are_refused() {
         (target("[target.x.userdata]\nkey = 1"), "must be a string"),
         (target("[target.x.sysdata]\ncpus = true"), "[target.x.sysdata] has no key `cpus`"),
         (target("x = [1"), "unclosed array"),
+        (target("pcap = \"\"\negress = \"pcap\""), "`pcap` does not understand"),
+        (target("device = \"a\\u0000b\""), "`device` does not understand"),
+        (target("remote_mac = \"+1:02:03:04:05:06\""), "`remote_mac` does not understand"),
+        (target("[target.x.userdata]\n\"a/b\" = \"c\""), "cannot be a userdata key"),
+        (
+            target(&format!("[agent]\ncontrol_socket = \"/{}\"", "x".repeat(107))),
+            "`control_socket`",
+        ),
+        (target("[agent]\ncontrol_socket = \"x.sock\""), "`control_socket` does not understand"),
+        ("[target.x]\nremote = \"fe80::1\"\n".to_owned(), "which link"),
         ("[target.x]\nremote = \"0.0.0.0:1\"\n".to_owned(), "nothing can be sent"),
     ] {
         let problems = problems(&text);
@@ -141,7 +151,116 @@ fn bad_values_are_refused() {
     }
     let long: String = (0..40).map(|n| format!("key{n} = \"{}\"\n", "v".repeat(190))).collect();
     let found = problems(&target(&format!("[target.x.userdata]\n{long}")));
-    assert!(found[0].message.contains("exceeds the 8192 bytes"), "{found:?}");
+    assert!(found[0].message.contains("which is less than 8192"), "{found:?}");
+}
+
+#[test]
+fn a_broken_line_is_told_once() {
+    let text = "[agent]\nstore = \"lots\"\n[target.x]\nremote = \n[target.y]\nremote 192.0.2.1\n";
+    let error = parse(text, "agent.toml").unwrap_err().to_string();
+    let expected = r#"error: `store` does not understand "lots"
+ --> agent.toml:2:9
+  |
+2 | store = "lots"
+  |         ^^^^^^
+  |
+  = help: a size from 1MiB to 1GiB, such as "16MiB"
+
+error: string values must be quoted, expected literal string
+ --> agent.toml:4:10
+  |
+4 | remote = 
+  |          ^
+
+error: key with no value, expected `=`
+ --> agent.toml:6:8
+  |
+6 | remote 192.0.2.1
+  |        ^"#;
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn what_is_odd_is_said_and_used() {
+    let text = r#"[target.a]
+remote = "192.0.2.1"
+egress = "udp"
+queue = 3
+remote_mac = "52:54:00:12:34:56"
+[target.a.userdata]
+cpu = "mine"
+[target.a.sysdata]
+cpu = true
+[target.b]
+remote = "192.0.2.1:6666"
+[target.c]
+remote = "192.0.2.1"
+local = "192.0.2.9"
+"#;
+    let config = parse(text, "agent.toml").unwrap();
+    assert_eq!(config.targets.len(), 3);
+    let expected = r#"warning: `queue` changes nothing with egress = "udp"
+ --> agent.toml:4:9
+  |
+4 | queue = 3
+  |         ^
+  |
+  = help: it is for egress = "xdp"
+
+warning: `remote_mac` changes nothing with egress = "udp"
+ --> agent.toml:5:14
+  |
+5 | remote_mac = "52:54:00:12:34:56"
+  |              ^^^^^^^^^^^^^^^^^^^
+  |
+  = help: the kernel resolves the next hop of a UDP socket
+
+warning: receivers will see `cpu` twice: from userdata and sysdata
+ --> agent.toml:7:1
+  |
+7 | cpu = "mine"
+  | ^^^
+  |
+  = help: the line of userdata comes first
+
+warning: b sends to the same receiver as a
+  --> agent.toml:10:9
+   |
+10 | [target.b]
+   |         ^
+   |
+   = help: netconsd tells senders apart by their address alone, and drops a sequence number that it has had"#;
+    assert_eq!(config.warnings.report, expected);
+    assert_eq!(config.warnings.problems.len(), 4);
+}
+
+#[test]
+fn userdata_fits_up_to_its_limit() {
+    // 29 lines of 205 bytes, and one of 6 and its value: the limit is 5983.
+    let with_last = |last: usize| {
+        let full: String = (10..39).map(|n| format!("k{n} = \"{}\"\n", "v".repeat(199))).collect();
+        let last = format!("k39 = \"{}\"\n", "v".repeat(last));
+        let head = "[target.x]\nremote = \"192.0.2.1\"\n[target.x.userdata]\n";
+        parse(&[head, &full, &last].concat(), "x")
+    };
+    assert_eq!(with_last(32).unwrap().targets[0].userdata.len(), 30);
+    let error = with_last(33).unwrap_err().to_string();
+    assert!(error.contains("the userdata has 5984 bytes"), "{error}");
+    assert!(error.contains("at most 5983 bytes of userdata"), "{error}");
+}
+
+#[test]
+fn a_long_report_is_cut() {
+    let text: String = (0..80).map(|n| format!("key{n} = 1\n")).collect();
+    let error = parse(&text, "agent.toml").unwrap_err().to_string();
+    assert_eq!(error.matches("error: ").count(), 50);
+    assert!(error.ends_with("agent.toml: 30 more problems"), "{error}");
+}
+
+#[test]
+fn a_huge_file_is_not_read() {
+    let error = load(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576 bytes"), "{error}");
 }
 
 #[test]
@@ -168,15 +287,24 @@ fn a_missing_file_is_named() {
 
 proptest! {
     #[test]
-    fn no_text_panics(text in "\\PC{0,200}") {
+    fn no_text_panics(text in "(?s).{0,200}") {
         let _ = parse(&text, "x");
     }
 
     #[test]
     fn no_toml_panics(
-        key in "(remote|device|queue|egress|local|remote_mac|max_level|userdata|[a-zé]{1,4})",
+        key in "(remote|device|queue|egress|local|pcap|remote_mac|max_level|userdata|[a-zé]{1,4})",
         value in "(\"\\PC{0,12}\"|[0-9x.-]{1,9}|\\[\\]|\\{a=1\\}|true)",
     ) {
         let _ = parse(&format!("[target.a]\n{key} = {value}\n[agent]\n{key} = {value}"), "x");
+    }
+
+    /// A good file with one piece replaced by anything.
+    #[test]
+    fn no_damage_panics(at in 0usize..2000, cut in 0usize..40, piece in "(?s).{0,20}") {
+        let example = include_str!("../../../configs/agent.toml");
+        let start = example.floor_char_boundary(at);
+        let end = example.floor_char_boundary((at + cut).max(start));
+        let _ = parse(&[&example[..start], &piece, &example[end..]].concat(), "x");
     }
 }
