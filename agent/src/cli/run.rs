@@ -23,6 +23,9 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let config = config::load(&args.config)?;
     logging::start();
+    if !config.warnings.problems.is_empty() {
+        tracing::warn!("The configuration has doubtful settings:\n{}", config.warnings.report);
+    }
     let agent = Agent::start(config)?;
     // The threads exist; the runtime of the control thread adds none.
     let runtime = tokio::runtime::Builder::new_current_thread()
