@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::build;
 use crate::run::{cmd, execute, root, run_watched, target_dir};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
@@ -15,6 +16,8 @@ use crate::toolchain::Toolchain;
 use crate::vm;
 
 const UNIT: &str = "configs/netconsole-agent.service";
+/// The binary that the unit's commands name.
+const INSTALLED: &str = "/usr/bin/netconsole-agent";
 
 /// Arguments of the command.
 #[derive(clap::Args)]
@@ -38,8 +41,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let args = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
         execute(cargo(&args).env("RUSTDOCFLAGS", "-D warnings"))
     });
-    // The integration tests start the binary from the build directory.
-    steps.run("build", |_| execute(&mut cargo(&["build", "--locked", "-p", "netconsole-agent"])));
+    let mut binary = None;
+    steps.run("build", |_| {
+        binary = Some(build::release(&toolchain)?);
+        Ok(())
+    });
     steps.run("unit tests", |count| {
         let args = ["test", "--workspace", "--exclude", "agent-ebpf", "--exclude", "agent-tests"];
         tests(cargo(&args).args(["--locked", "--no-fail-fast", "--", "--show-output"]), count)
@@ -47,14 +53,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("integration tests", |count| {
         // They make namespaces and read the one kernel log: one at a time.
         let args = ["test", "-p", "agent-tests", "--locked", "--no-fail-fast"];
-        tests(cargo(&args).args(["--", "--show-output", "--test-threads=1"]), count)
+        let mut command = cargo(&args);
+        command.args(["--", "--show-output", "--test-threads=1"]);
+        // What is tested is what is installed, also where speed matters.
+        command.env("NETCONSOLE_AGENT_BIN", binary.as_ref().context("there is no binary")?);
+        tests(&mut command, count)
     });
     if mentions(&root().join("agent/src"), "fn loom_")? {
         steps.run("loom models", |count| tests(&mut loom(&toolchain), count));
     }
-    if root().join(UNIT).is_file() {
-        steps.run("systemd unit", |_| execute(&mut cmd("systemd-analyze", ["verify", UNIT])));
-    }
+    steps.run("systemd unit", |_| {
+        verify_unit(binary.as_ref().context("there is no binary for its commands")?)
+    });
     if !args.quick {
         let interrupt = Interrupt::watch()?;
         for series in vm::TESTED {
@@ -72,6 +82,18 @@ fn tests(command: &mut Command, count: &mut Count) -> Result<()> {
     let result = run_watched(command, |line| output.read_line(line));
     *count += output.count();
     result
+}
+
+/// Verifies the unit with the built binary in its commands: the installed one need
+/// not be there.
+fn verify_unit(binary: &Path) -> Result<()> {
+    let unit = root().join(UNIT);
+    let text = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
+    let dir = tempfile::tempdir().context("make a directory for the unit")?;
+    let copy = dir.path().join("netconsole-agent.service");
+    let text = text.replace(INSTALLED, &binary.display().to_string());
+    fs::write(&copy, text).with_context(|| format!("write {}", copy.display()))?;
+    execute(cmd("systemd-analyze", ["verify"]).arg(copy))
 }
 
 /// The loom models need another build of the whole graph: it gets a directory of
