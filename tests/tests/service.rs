@@ -103,7 +103,7 @@ struct Mailbox(UdpSocket);
 impl Mailbox {
     fn open(namespace: &Namespace, address: &str) -> Self {
         let socket = namespace.run(|| UdpSocket::bind(address).expect("bind"));
-        set_socket_recv_buffer_size_force(&socket, 64 << 20).expect("a large receive buffer");
+        set_socket_recv_buffer_size_force(&socket, 512 << 20).expect("a large receive buffer");
         socket.set_read_timeout(Some(QUIET)).expect("a timeout");
         Self(socket)
     }
@@ -260,7 +260,9 @@ fn a_target_that_cannot_send_waits_quietly_and_heals_by_itself() {
     let targets = "[target.far]\nremote = \"198.51.100.1:6667\"\n\
                    [target.silent]\nremote = \"192.0.2.77:6668\"\n\
                    [target.good]\nremote = \"192.0.2.2:6666\"\n";
-    let mut agent = Agent::start(&pair.left, "capture = \"tracepoint\"", targets, 1);
+    // Room for what others log meanwhile.
+    let agent_table = "capture = \"tracepoint\"\nstore = \"128MiB\"";
+    let mut agent = Agent::start(&pair.left, agent_table, targets, 1);
     // Tried again after 1, 2 and 4 seconds in this time.
     write(&numbered("early", RECORDS), 50);
     let mark = mark();
