@@ -93,6 +93,12 @@ impl Agent {
         self.child.id()
     }
 
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
+    }
+
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -100,7 +106,7 @@ impl Agent {
     }
 
     fn ask(&self, request: &Request) -> Option<Reply> {
-        ask(&self.folder.path().join("control.sock"), request).ok()
+        ask(&self.socket(), request).ok()
     }
 
     /// What `status` says.

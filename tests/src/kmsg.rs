@@ -5,11 +5,11 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -157,5 +157,39 @@ pub fn write(records: &[Vec<u8>], per_second: u64) {
         file.write_all(record).expect("write /dev/kmsg");
         // A writer that was held up goes on evenly, without a burst.
         due = (due + interval).max(Instant::now());
+    }
+}
+
+/// Writes a record and returns its seq: what was written before has a lower one.
+/// Others may log at the same time, so counting records tells nothing.
+///
+/// # Panics
+/// If the record does not show up.
+#[must_use]
+pub fn mark() -> u64 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut buffer = vec![0; 8192];
+    let begin = Instant::now();
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let text = format!("agent-tests mark {} {count}.", std::process::id());
+        let mut file = open();
+        file.seek(SeekFrom::End(0)).expect("pass over what is there");
+        write(&[format!("<6>{text}\n").into_bytes()], 0);
+        // If it is overwritten before it is found, another one is written.
+        let tried = Instant::now();
+        while tried.elapsed() < Duration::from_millis(500) {
+            match read_line(&mut file, &mut buffer) {
+                Ok(0) => std::thread::sleep(Duration::from_micros(100)),
+                Ok(length) => {
+                    let line = &buffer[..length];
+                    if line.windows(text.len()).any(|window| window == text.as_bytes()) {
+                        return seq_of(line);
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "no mark shows up in /dev/kmsg");
     }
 }

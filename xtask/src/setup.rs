@@ -49,7 +49,10 @@ const NAMESPACES: &[Package] = &[
     Package { name: "util-linux", probe: Probe::Program("nsenter") },
 ];
 
-const TESTS: &[Package] = &[Package { name: "systemd", probe: Probe::Program("systemd-analyze") }];
+const TESTS: &[Package] = &[
+    Package { name: "strace", probe: Probe::Program("strace") },
+    Package { name: "systemd", probe: Probe::Program("systemd-analyze") },
+];
 
 const VMS: &[Package] = &[
     Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -93,6 +93,9 @@ pub enum SocketError {
         /// What the system said.
         source: io::Error,
     },
+    /// The path belongs to something else.
+    #[error("{0} exists and is no socket; remove it, or set another `control_socket`")]
+    NoSocket(PathBuf),
     /// Another agent uses it.
     #[error(
         "another agent answers on the control socket {0}; stop it, or set another `control_socket`"
@@ -118,7 +121,8 @@ pub enum SocketError {
 /// Binds the socket. One left over by a dead agent is replaced.
 ///
 /// # Errors
-/// If another agent answers there, or the path cannot be used.
+/// If another agent answers there, or the path is taken by anything else or
+/// cannot be used.
 pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError> {
     let failed = |source| SocketError::Bind { path: path.to_owned(), source };
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -126,6 +130,12 @@ pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError
     }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    // A wrong path in the configuration must not cost anybody a file.
+    if let Ok(there) = std::fs::symlink_metadata(path)
+        && !there.file_type().is_socket()
+    {
+        return Err(SocketError::NoSocket(path.to_owned()));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
