@@ -8,11 +8,10 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::build;
-use crate::run::{cmd, execute, root, run_watched, target_dir};
+use crate::run::{cmd, execute, root, run_watched};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
 use crate::summary::{CargoTest, Count, Steps};
-use crate::toolchain::Toolchain;
 use crate::vm;
 
 const UNIT: &str = "configs/netconsole-agent.service";
@@ -59,9 +58,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         command.env("NETCONSOLE_AGENT_BIN", binary.as_ref().context("there is no binary")?);
         tests(&mut command, count)
     });
-    if mentions(&root().join("agent/src"), "fn loom_")? {
-        steps.run("loom models", |count| tests(&mut loom(&toolchain), count));
-    }
     steps.run("systemd unit", |_| {
         verify_unit(binary.as_ref().context("there is no binary for its commands")?)
     });
@@ -94,32 +90,4 @@ fn verify_unit(binary: &Path) -> Result<()> {
     let text = text.replace(INSTALLED, &binary.display().to_string());
     fs::write(&copy, text).with_context(|| format!("write {}", copy.display()))?;
     execute(cmd("systemd-analyze", ["verify"]).arg(copy))
-}
-
-/// The loom models need another build of the whole graph: it gets a directory of
-/// its own, so that the ordinary build is not thrown away.
-fn loom(toolchain: &Toolchain) -> Command {
-    let args = ["test", "-p", "netconsole-agent", "--release", "--locked", "--lib", "loom_"];
-    let mut command = toolchain.cargo(args);
-    command.env("RUSTFLAGS", "--cfg agent_loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
-    command
-}
-
-/// Whether a Rust file below `dir` contains `needle`.
-fn mentions(dir: &Path, needle: &str) -> Result<bool> {
-    for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
-        let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
-        let found = if path.is_dir() {
-            mentions(&path, needle)?
-        } else {
-            path.extension().is_some_and(|ext| ext == "rs")
-                && fs::read_to_string(&path)
-                    .with_context(|| format!("read {}", path.display()))?
-                    .contains(needle)
-        };
-        if found {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

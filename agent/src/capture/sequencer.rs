@@ -15,7 +15,7 @@ use rtrb::Consumer;
 
 use self::window::{ItemKind, Slot, Window};
 use super::{kmsg_record::KmsgRecord, ring_record::RingRecord};
-use crate::record::{Context, Record, TEXT_MAX_BYTES};
+use crate::record::{Record, TEXT_MAX_BYTES};
 
 /// How long a missing half, or a missing seq, is waited for once a later one is known.
 pub const PATIENCE_NS: u64 = 100_000_000;
@@ -407,35 +407,35 @@ impl Sequencer {
         ring: &R,
         sink: &mut S,
     ) {
+        let mut record = front.as_record(None);
         let half = slot.and_then(|slot| {
-            RingRecord::parse(ring.bytes(slot.item)).map(|record| (record, slot.pieces))
+            RingRecord::parse(ring.bytes(slot.item)).map(|half| (half, slot.pieces))
         });
-        let context: Option<Context<'_>> = match half {
-            Some((half, pieces)) => {
-                // A record printed in pieces has only its beginning in this item.
-                let alike = half.text_unread() || pieces > 1 || is_alike(half.text(), front.text());
-                if alike {
+        if let Some((half, pieces)) = half {
+            // A record printed in pieces has only its beginning in this item.
+            let has_text = pieces == 1 && !half.text_unread();
+            if !has_text || is_alike(half.text(), front.text()) {
+                self.mismatches = 0;
+                self.clock_offset_ns =
+                    (front.ts_us as i64).wrapping_mul(1000).wrapping_sub(half.ktime_ns() as i64);
+                record.context = Some(half.context());
+                if has_text {
+                    // The same, unless /dev/kmsg shows it cut.
+                    record.text = half.text();
+                }
+            } else {
+                self.counts.mismatched += 1;
+                self.mismatches += 1;
+                if self.mismatches >= MISMATCHES_MAX {
                     self.mismatches = 0;
-                    self.clock_offset_ns = (front.ts_us as i64)
-                        .wrapping_mul(1000)
-                        .wrapping_sub(half.ktime_ns() as i64);
-                    Some(half.context())
-                } else {
-                    self.counts.mismatched += 1;
-                    self.mismatches += 1;
-                    if self.mismatches >= MISMATCHES_MAX {
-                        self.mismatches = 0;
-                        self.id_base = None;
-                    }
-                    None
+                    self.id_base = None;
                 }
             }
-            None => None,
-        };
-        if context.is_none() && self.content != RingContent::Nothing {
+        }
+        if record.context.is_none() && self.content != RingContent::Nothing {
             self.counts.without_context += 1;
         }
-        sink.record(&front.as_record(context));
+        sink.record(&record);
     }
 
     /// Settles the head with the program's half alone.

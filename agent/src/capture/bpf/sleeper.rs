@@ -66,7 +66,9 @@ impl SleeperFlag {
 
     /// Announces the sleep; whoever calls it looks for work once more afterwards.
     pub fn arm(&self) {
-        self.asleep().store(1, Ordering::SeqCst);
+        // A full barrier towards the look for work that follows, as programs have
+        // one between their record and their look at the flag.
+        self.asleep().swap(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
