@@ -124,6 +124,9 @@ impl Agent {
             "Records are captured."
         );
         let netdev = NetdevSource::open(probes.as_mut());
+        if let Some(probes) = &mut probes {
+            probes.attached_all();
+        }
         tracing::info!(by = netdev.describe(), "Events of network devices are watched.");
 
         let seeds = HostFormat::of_this_host(shows_caller).seeds(&config);

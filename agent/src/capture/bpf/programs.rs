@@ -282,6 +282,18 @@ impl Probes {
         };
     }
 
+    /// Frees what only attaching needs: the kernel's type information is the
+    /// largest thing in the process's memory.
+    pub fn attached_all(&mut self) {
+        self.kernel_btf = None;
+        #[cfg(target_env = "gnu")]
+        #[allow(unsafe_code, reason = "the allocator's own call to give free pages back")]
+        // SAFETY: `malloc_trim` only gives back pages that hold nothing allocated.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+
     /// Maps the ring of records.
     ///
     /// # Errors
