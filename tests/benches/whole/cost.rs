@@ -34,7 +34,7 @@ const PACED: usize = 600;
 
 /// A level, 80 bytes of text, and the end of the line.
 const LINE: &[u8; 84] =
-    b"<6>a line of eighty bytes, as a driver or a firewall prints them, over and over again.\n";
+    b"<6>a line of eighty bytes, as a driver or a firewall prints them, over and over ag.\n";
 
 /// Time per write in ns.
 #[derive(Clone, Copy, Debug)]
