@@ -5,3 +5,4 @@ pub mod agent;
 pub mod kmsg;
 pub mod netns;
 pub mod peer;
+pub mod process;

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::netns::{Namespace, RIGHT_V4};
+use crate::{
+    kmsg::seq_of,
+    netns::{Namespace, RIGHT_V4},
+};
 
 /// Collects the datagrams of one port.
 #[derive(Debug)]
@@ -24,10 +27,7 @@ impl Peer {
     /// Binds in the right namespace and starts to collect.
     #[must_use]
     pub fn start(namespace: &Namespace, port: u16) -> Self {
-        let socket = namespace.run(|| UdpSocket::bind((RIGHT_V4, port)).expect("bind"));
-        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 256 << 20)
-            .expect("a large receive buffer");
-        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let socket = open(namespace, port);
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicUsize::new(0));
         let thread = {
@@ -66,6 +66,81 @@ impl Peer {
     /// What arrived, in order of arrival.
     #[must_use]
     pub fn finish(self) -> Vec<Vec<u8>> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().expect("the receiver")
+    }
+}
+
+fn open(namespace: &Namespace, port: u16) -> UdpSocket {
+    let socket = namespace.run(|| UdpSocket::bind((RIGHT_V4, port)).expect("bind"));
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 256 << 20)
+        .expect("a large receive buffer");
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    socket
+}
+
+/// Follows the seqs of the datagrams of one port and keeps nothing else: for more
+/// records than one wants to hold.
+#[derive(Debug)]
+pub struct SeqPeer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Seqs>,
+}
+
+/// What a [`SeqPeer`] has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seqs {
+    /// Different seqs.
+    pub seqs: u64,
+    /// Seqs between the first and the last one that did not come.
+    pub missing: u64,
+    /// Datagrams whose seq was lower than the one before.
+    pub out_of_order: u64,
+    newest: Option<u64>,
+}
+
+impl Seqs {
+    fn take(&mut self, seq: u64) {
+        match self.newest {
+            Some(newest) if seq < newest => self.out_of_order += 1,
+            // Another fragment of the same record.
+            Some(newest) if seq == newest => {}
+            newest => {
+                self.missing += newest.map_or(0, |newest| seq - newest - 1);
+                self.seqs += 1;
+                self.newest = Some(seq);
+            }
+        }
+    }
+}
+
+impl SeqPeer {
+    /// Binds in the right namespace and starts to receive.
+    #[must_use]
+    pub fn start(namespace: &Namespace, port: u16) -> Self {
+        let socket = open(namespace, port);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut seqs = Seqs::default();
+                let mut buffer = [0; 2048];
+                loop {
+                    let stopping = stop.load(Ordering::Acquire);
+                    match socket.recv(&mut buffer) {
+                        Ok(length) => seqs.take(seq_of(&buffer[..length])),
+                        Err(_) if stopping => return seqs,
+                        Err(_) => {}
+                    }
+                }
+            })
+        };
+        Self { stop, thread }
+    }
+
+    /// What arrived, once nothing comes any more.
+    #[must_use]
+    pub fn finish(self) -> Seqs {
         self.stop.store(true, Ordering::Release);
         self.thread.join().expect("the receiver")
     }

@@ -1,25 +1,50 @@
-//! `cargo xtask bench`: runs every `[[bench]]` target of the agent. What is
-//! measured, and how, stands in the benchmarks themselves.
+//! `cargo xtask bench`: every benchmark, one after the other: the pure parts, the
+//! bare egress, and the whole agent. What is measured, and how, stands in the
+//! benchmarks themselves.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use crate::build;
 use crate::run::execute;
 use crate::setup::{self, Need};
+
+/// Package and name of the benchmarks, in their order.
+const BENCHES: [(&str, &str); 3] =
+    [("netconsole-agent", "encode"), ("netconsole-agent", "transmit"), ("agent-tests", "whole")];
 
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Passed on to the benchmarks, for example a part of a benchmark's name
+    /// Benchmarks to run: encode, transmit, whole [default: all, in this order]
+    benches: Vec<String>,
+    /// Show the figures, and succeed even if the whole agent misses a target
+    #[arg(long)]
+    report: bool,
+    /// Passed on to each benchmark, for example a part of a benchmark's name
     #[arg(last = true)]
     passed_on: Vec<String>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let toolchain = setup::ensure(Need::Build)?;
-    let mut command = toolchain.cargo(["bench", "--locked", "-p", "netconsole-agent"]);
-    if !args.passed_on.is_empty() {
-        command.arg("--").args(&args.passed_on);
+    if let Some(unknown) =
+        args.benches.iter().find(|word| !BENCHES.iter().any(|(_, name)| name == word))
+    {
+        bail!("there is no benchmark {unknown}: encode, transmit or whole");
     }
-    execute(&mut command)
+    let toolchain = setup::ensure(Need::Build)?;
+    for (package, name) in BENCHES {
+        if !args.benches.is_empty() && !args.benches.iter().any(|word| word == name) {
+            continue;
+        }
+        let mut command =
+            toolchain.cargo(["bench", "--locked", "-p", package, "--bench", name, "--"]);
+        if name == "whole" {
+            // What is measured is the binary as it is shipped.
+            command.env("NETCONSOLE_AGENT_BIN", build::release(&toolchain)?);
+            command.args(args.report.then_some("--report"));
+        }
+        execute(command.args(&args.passed_on))?;
+    }
+    Ok(())
 }
