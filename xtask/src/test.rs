@@ -97,10 +97,15 @@ fn verify_unit(binary: &Path) -> Result<()> {
 }
 
 /// The loom models need another build of the whole graph: it gets a directory of
-/// its own, so that the ordinary build is not thrown away.
+/// its own, so that the ordinary build is not thrown away. Threads that may be
+/// interrupted any number of times make some models run for hours; three times is
+/// what loom's documentation advises.
 fn loom(toolchain: &Toolchain) -> Command {
     let args = ["test", "-p", "netconsole-agent", "--release", "--locked", "--lib", "loom_"];
     let mut command = toolchain.cargo(args);
+    if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
+        command.env("LOOM_MAX_PREEMPTIONS", "3");
+    }
     command.env("RUSTFLAGS", "--cfg agent_loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
     command
 }
