@@ -106,7 +106,8 @@ fn loom(toolchain: &Toolchain) -> Command {
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "3");
     }
-    command.env("RUSTFLAGS", "--cfg agent_loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));
+    command.env("RUSTFLAGS", "--cfg agent_loom").env("CARGO_PROFILE_RELEASE_LTO", "off");
+    command.env("CARGO_TARGET_DIR", target_dir().join("loom"));
     command
 }
 
