@@ -9,6 +9,7 @@
 //! A ring record is not copied while it waits: it stays in the ring, which gets its
 //! space back when all before it is settled.
 
+mod join;
 mod window;
 
 use rtrb::Consumer;
@@ -23,9 +24,6 @@ pub const PATIENCE_NS: u64 = 100_000_000;
 /// later seq was seen. A printing CPU may have reopened it just before that and is then
 /// about to commit it again (`prb_reserve_in_last`), with interrupts off.
 const REOPEN_GRACE_NS: u64 = 2_000_000;
-/// Joins in a row whose texts differ before the relation of descriptor ids to
-/// seqs is learned anew.
-const MISMATCHES_MAX: u32 = 16;
 /// Descriptor ids have 62 bits (`DESC_ID_MASK`, `printk_ringbuffer.h`).
 const ID_MASK: u64 = (1 << 62) - 1;
 /// Level of a record whose own is not known: the kernel's default for messages
@@ -248,15 +246,6 @@ impl Sequencer {
         false
     }
 
-    /// The seq of a descriptor id; a continuation has none and belongs to the newest record.
-    fn seq_of_id(&self, id: u64, base: u64) -> u64 {
-        let seq = id.wrapping_add(base) & ID_MASK;
-        let newest = self.window.newest_seq().max(self.next_seq);
-        let plausible =
-            seq.saturating_add(1 << 16) > newest && seq < newest.saturating_add(1 << 20);
-        if plausible { seq } else { self.window.newest_seq() }
-    }
-
     fn settle_head<R: RecordRing, S: Sink>(
         &mut self,
         now_ns: u64,
@@ -366,78 +355,6 @@ impl Sequencer {
         }
     }
 
-    /// Tries to relate ids to seqs by the record at the front of the queue.
-    fn learn_from<R: RecordRing>(&mut self, kmsg: &Consumer<KmsgRecord>, ring: &R) -> bool {
-        let Ok(front) = kmsg.peek() else { return false };
-        Self::learn(&mut self.id_base, &mut self.window, front, ring, self.next_seq)
-    }
-
-    /// Finds the constant between descriptor ids and seqs from the first record
-    /// that came by both ways; true if it was found now.
-    fn learn<R: RecordRing>(
-        id_base: &mut Option<u64>,
-        window: &mut Window,
-        front: &KmsgRecord,
-        ring: &R,
-        next_seq: u64,
-    ) -> bool {
-        if id_base.is_some() {
-            return false;
-        }
-        let matching = window.unplaced().find_map(|(item, id)| {
-            let base = front.seq.wrapping_sub(id) & ID_MASK;
-            let same = is_plausible_base(base)
-                && RingRecord::parse(ring.bytes(item))
-                    .is_some_and(|record| is_alike(record.text(), front.text()));
-            same.then_some(base)
-        });
-        let Some(base) = matching else { return false };
-        *id_base = Some(base);
-        // What waits was captured within one ring's length of this record.
-        window.place(next_seq, |id| {
-            Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(front.seq) < 1 << 20)
-        });
-        true
-    }
-
-    fn join<R: RecordRing, S: Sink>(
-        &mut self,
-        front: &KmsgRecord,
-        slot: Option<Slot>,
-        ring: &R,
-        sink: &mut S,
-    ) {
-        let mut record = front.as_record(None);
-        let half = slot.and_then(|slot| {
-            RingRecord::parse(ring.bytes(slot.item)).map(|half| (half, slot.pieces))
-        });
-        if let Some((half, pieces)) = half {
-            // A record printed in pieces has only its beginning in this item.
-            let has_text = pieces == 1 && !half.text_unread();
-            if !has_text || is_alike(half.text(), front.text()) {
-                self.mismatches = 0;
-                self.clock_offset_ns =
-                    (front.ts_us as i64).wrapping_mul(1000).wrapping_sub(half.ktime_ns() as i64);
-                record.context = Some(half.context());
-                if has_text {
-                    // The same, unless /dev/kmsg shows it cut.
-                    record.text = half.text();
-                }
-            } else {
-                self.counts.mismatched += 1;
-                self.mismatches += 1;
-                if self.mismatches >= MISMATCHES_MAX {
-                    self.mismatches = 0;
-                    self.id_base = None;
-                }
-            }
-        }
-        if record.context.is_none() && self.content != RingContent::Nothing {
-            self.counts.without_context += 1;
-        }
-        sink.record(&record);
-    }
-
     /// Settles the head with the program's half alone.
     fn approximate<R: RecordRing, S: Sink>(&mut self, slot: Slot, ring: &R, sink: &mut S) -> Step {
         let Some(half) = RingRecord::parse(ring.bytes(slot.item)) else {
@@ -474,26 +391,6 @@ impl Sequencer {
         });
         Step::Settled(1)
     }
-}
-
-/// Whether `/dev/kmsg` can show `text` as `shown`: the same, or cut, perhaps in the
-/// middle of an escape, of which the last bytes are then guessed.
-fn is_alike(text: &[u8], shown: &[u8]) -> bool {
-    const GUESSED_BYTES: usize = 4;
-    // A line of 2048 bytes holds at least this many, with every byte escaped.
-    const CUT_MIN_BYTES: usize = 400;
-    if shown.len() < CUT_MIN_BYTES {
-        return text == shown;
-    }
-    let sure = shown.len() - GUESSED_BYTES;
-    text.get(..sure) == Some(&shown[..sure])
-}
-
-/// Whether seqs and ids can differ by this. The first id is the negative number of
-/// descriptors, a power of two (`DESC0_ID`, `printk_ringbuffer.h`); the kernel computes it with
-/// 32 bits, and then counts with 62.
-fn is_plausible_base(base: u64) -> bool {
-    base.is_power_of_two() || (base.wrapping_add(1 << 32) & ID_MASK).is_power_of_two()
 }
 
 /// Popping without moving the record out of the queue.

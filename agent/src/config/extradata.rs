@@ -1,6 +1,6 @@
 //! `[target.NAME.userdata]` and `[target.NAME.sysdata]`: what is added to each
 //! record. The limits are those of the kernel's netconsole
-//! ([`format::userdata`](crate::netconsole::format::userdata)) and of its receivers.
+//! ([`format::userdata`]) and of its receivers.
 
 use std::ops::Range;
 
