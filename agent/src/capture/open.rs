@@ -111,6 +111,8 @@ pub struct Capture {
 /// # Errors
 /// If the wanted source, or with [`Choice::Auto`] even `/dev/kmsg`, cannot be had.
 pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
+    let mut reader = KmsgReader::open()?;
+    let before = reader.skip_to_end()?;
     let (report, mut probes) = attach(choice, ring_bytes)?;
     let mut mapped = match &mut probes {
         Some(probes) => Some(
@@ -123,8 +125,9 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
     };
     // Attached first and read to the end after: what is logged in between comes
     // by both ways, and the sequencer starts behind it.
-    let mut reader = KmsgReader::open()?;
-    let skipped = reader.skip_to_end()?;
+    let mut skipped = reader.skip_to_end()?;
+    skipped.next_seq = skipped.next_seq.max(before.next_seq);
+    skipped.shows_caller |= before.shows_caller;
     let content = match report.kind {
         SourceKind::Commit => RingContent::Whole,
         SourceKind::Tracepoint => RingContent::Text,
@@ -150,7 +153,7 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
         ring,
         doorbell: pump_doorbell,
         kmsg,
-        sequencer: Sequencer::new(content, skipped.next_seq, skipped.shows_caller),
+        sequencer: Sequencer::new(content, before.next_seq, skipped.next_seq, skipped.shows_caller),
         pump_waker: Arc::clone(&pump_waker),
         kmsg_thread: KmsgThread {
             reader,

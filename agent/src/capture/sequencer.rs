@@ -139,6 +139,12 @@ pub struct Sequencer {
     /// Whether `/dev/kmsg` shows `caller=` (`CONFIG_PRINTK_CALLER`).
     show_caller: bool,
     next_seq: u64,
+    /// First seq that can have been logged after the programs were attached.
+    attached_seq: u64,
+    /// First seq of this run.
+    first_seq: u64,
+    /// Ring items seen while no constant between ids and seqs was known.
+    first_items: u64,
     window: Window,
     /// A ring item that did not fit the window, and its seq.
     held: Option<(RingItem, Option<u64>)>,
@@ -159,13 +165,17 @@ enum Step {
 }
 
 impl Sequencer {
-    /// A sequencer whose first record is `next_seq`.
+    /// A sequencer whose first record is `next_seq`. `attached_seq` was the next seq
+    /// before the programs were attached.
     #[must_use]
-    pub fn new(content: RingContent, next_seq: u64, show_caller: bool) -> Self {
+    pub fn new(content: RingContent, attached_seq: u64, next_seq: u64, show_caller: bool) -> Self {
         Self {
             content,
             show_caller,
             next_seq,
+            attached_seq,
+            first_seq: next_seq,
+            first_items: 0,
             window: Window::new(next_seq),
             held: None,
             id_base: None,
@@ -234,6 +244,9 @@ impl Sequencer {
                 (true, false) => ItemKind::Committed,
                 (false, _) => ItemKind::Piece,
             };
+            if kind == ItemKind::Piece && self.id_base.is_none() {
+                self.learn_from_first(word);
+            }
             let seq = match (kind, self.id_base) {
                 (ItemKind::Piece, base) => base.map(|base| self.seq_of_id(word, base)),
                 _ => Some(word),

@@ -32,8 +32,9 @@ impl Sequencer {
         Self::learn(&mut self.id_base, &mut self.window, front, ring, self.next_seq)
     }
 
-    /// Finds the constant between descriptor ids and seqs from the first record
-    /// that came by both ways; true if it was found now.
+    /// Finds the constant between descriptor ids and seqs from a record that came
+    /// by both ways; true if it was found now. Lines that repeat may fit more than
+    /// one constant: then a later record has to tell.
     pub(super) fn learn<R: RecordRing>(
         id_base: &mut Option<u64>,
         window: &mut Window,
@@ -44,20 +45,41 @@ impl Sequencer {
         if id_base.is_some() {
             return false;
         }
-        let matching = window.unplaced().find_map(|(item, id)| {
+        let mut fitting = None;
+        for (item, id) in window.unplaced() {
             let base = front.seq.wrapping_sub(id) & ID_MASK;
-            let same = is_plausible_base(base)
+            let fits = bases().any(|known| known == base)
                 && RingRecord::parse(ring.bytes(item))
                     .is_some_and(|record| is_alike(record.text(), front.text()));
-            same.then_some(base)
-        });
-        let Some(base) = matching else { return false };
+            if fits && fitting.replace(base).is_some_and(|other| other != base) {
+                return false;
+            }
+        }
+        let Some(base) = fitting else { return false };
         *id_base = Some(base);
         // What waits was captured within one ring's length of this record.
         window.place(next_seq, |id| {
             Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(front.seq) < 1 << 20)
         });
         true
+    }
+
+    /// Finds the same constant from the first records that the programs saw: they
+    /// were logged after `/dev/kmsg` was read to its end before the attaching, and
+    /// not later than what came first after it was read to its end again.
+    pub(super) fn learn_from_first(&mut self, id: u64) {
+        let last = self.first_seq + self.first_items;
+        self.first_items += 1;
+        let fits =
+            |base: &u64| (self.attached_seq..=last).contains(&(id.wrapping_add(*base) & ID_MASK));
+        let mut fitting = bases().filter(fits);
+        if let (Some(base), None) = (fitting.next(), fitting.next()) {
+            self.id_base = Some(base);
+            let newest = last + (1 << 20);
+            self.window.place(self.next_seq, |id| {
+                Some(id.wrapping_add(base) & ID_MASK).filter(|seq| *seq < newest)
+            });
+        }
     }
 
     pub(super) fn join<R: RecordRing, S: Sink>(
@@ -112,9 +134,9 @@ fn is_alike(text: &[u8], shown: &[u8]) -> bool {
     text.get(..sure) == Some(&shown[..sure])
 }
 
-/// Whether seqs and ids can differ by this. The first id is the negative number of
+/// What seqs and ids can differ by. The first id is the negative number of
 /// descriptors, a power of two (`DESC0_ID`, `printk_ringbuffer.h`); the kernel computes it with
 /// 32 bits, and then counts with 62.
-fn is_plausible_base(base: u64) -> bool {
-    base.is_power_of_two() || (base.wrapping_add(1 << 32) & ID_MASK).is_power_of_two()
+fn bases() -> impl Iterator<Item = u64> {
+    (4..32).flat_map(|bits| [1 << bits, (1_u64 << bits).wrapping_sub(1 << 32) & ID_MASK])
 }

@@ -53,8 +53,8 @@ impl RecordRing for TestRing {
     }
     fn bytes(&self, item: RingItem) -> &[u8] {
         assert!(item.start >= self.released, "read after release");
-        let found = self.items.iter().find(|(known, _)| *known == item);
-        &found.expect("an item the ring gave out").1
+        let found = self.items.binary_search_by_key(&item.start, |(known, _)| known.start);
+        &self.items[found.expect("an item the ring gave out")].1
     }
     fn release(&mut self, end: u64) {
         while self.items.front().is_some_and(|(item, _)| item.end <= end) {
@@ -164,7 +164,7 @@ fn run_text(fates: &[Fate]) -> (Vec<Settled>, SequencerCounts) {
     let mut ring = TestRing::default();
     let mut sink = TestSink::default();
     let first = 1000;
-    let mut sequencer = Sequencer::new(RingContent::Text, first, false);
+    let mut sequencer = Sequencer::new(RingContent::Text, first, first, false);
     let mut now_ns = 1;
     let mut late: VecDeque<(usize, u64)> = VecDeque::new();
     for (index, fate) in fates.iter().enumerate() {
@@ -246,7 +246,7 @@ proptest! {
         let (_producer, mut consumer) = RingBuffer::new(1);
         let mut ring = TestRing::default();
         let mut sink = TestSink::default();
-        let mut sequencer = Sequencer::new(RingContent::Whole, 0, false);
+        let mut sequencer = Sequencer::new(RingContent::Whole, 0, 0, false);
         let mut now_ns = 1;
         let mut delayed = None;
         for (seq, (lost, commits, poll)) in records.iter().enumerate() {
@@ -307,7 +307,7 @@ proptest! {
 fn a_record_without_newline_waits_until_a_later_one_exists() {
     let (_producer, mut consumer) = RingBuffer::new(8);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 5, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, 5, 5, false);
     ring.push(whole(5, 0, b"no newline"));
     sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
     sequencer.poll(10 * PATIENCE_NS, &mut ring, &mut consumer, &mut sink);
@@ -333,7 +333,7 @@ fn a_record_without_newline_waits_until_a_later_one_exists() {
 fn the_kmsg_source_tells_what_the_kernel_overwrote() {
     let (mut producer, mut consumer) = RingBuffer::new(8);
     let mut sink = TestSink::default();
-    let mut sequencer = Sequencer::new(RingContent::Nothing, 5, false);
+    let mut sequencer = Sequencer::new(RingContent::Nothing, 5, 5, false);
     producer.push(kmsg(5, b"a")).unwrap();
     producer.push(kmsg(1 << 40, b"b")).unwrap();
     sequencer.poll(1, &mut NoRing, &mut consumer, &mut sink);
@@ -353,7 +353,7 @@ fn the_kmsg_source_tells_what_the_kernel_overwrote() {
 fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
     let (mut producer, mut consumer) = RingBuffer::new(256);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Text, 100, false);
+    let mut sequencer = Sequencer::new(RingContent::Text, 100, 100, false);
     // All alike, so the first match may be wrong.
     sequencer.id_base = Some((BASE * 2).wrapping_sub(1 << 32) & ID_MASK);
     for seq in 100..200u64 {
@@ -372,7 +372,7 @@ fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
 fn a_gap_wider_than_the_window_is_told_lost() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 0, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, 0, 0, false);
     ring.push(whole(0, FLAG_FINAL, b"before"));
     for seq in 40_001..40_010 {
         ring.push(whole(seq, FLAG_FINAL, b"after"));
@@ -389,7 +389,7 @@ fn a_gap_wider_than_the_window_is_told_lost() {
 fn a_stale_kmsg_half_does_not_keep_the_pump_awake() {
     let (mut producer, mut consumer) = RingBuffer::new(8);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 5, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, 5, 5, false);
     ring.push(whole(5, FLAG_FINAL, b"first"));
     ring.push(whole(6, 0, b"no newline"));
     producer.push(kmsg(5, b"first")).unwrap();
@@ -398,11 +398,47 @@ fn a_stale_kmsg_half_does_not_keep_the_pump_awake() {
     assert!(consumer.is_empty());
 }
 
+/// A storm of equal lines was under way when the agent started.
+#[test]
+fn equal_lines_do_not_mislead_the_learning() {
+    let (mut producer, mut consumer) = RingBuffer::new(1024);
+    for attached_seq in [990, 40_000] {
+        let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+        let mut sequencer =
+            Sequencer::new(RingContent::Text, attached_seq, 10_000 + attached_seq, false);
+        let first = attached_seq + 10_003;
+        for seq in first..first + 9000 {
+            ring.push(piece(id_of(seq), seq, b"the same line"));
+        }
+        // /dev/kmsg has lost nearly all of them.
+        for seq in first + 8500..first + 9000 {
+            producer.push(kmsg(seq, b"the same line")).unwrap();
+        }
+        for round in 0..4 {
+            sequencer.poll(1 + round * PATIENCE_NS, &mut ring, &mut consumer, &mut sink);
+        }
+        let mut next = 10_000 + attached_seq;
+        for entry in &sink.0 {
+            match entry {
+                Settled::Record { seq, .. } => {
+                    assert_eq!(*seq, next);
+                    next += 1;
+                }
+                Settled::Missing { first_seq, count, .. } => {
+                    assert_eq!(*first_seq, next);
+                    next += count;
+                }
+            }
+        }
+        assert_eq!(next, first + 9000, "nothing is told that does not exist");
+    }
+}
+
 #[test]
 fn unplaced_items_do_not_hold_the_ring_for_ever() {
     let (mut producer, mut consumer) = RingBuffer::new(1024);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Text, 1000, false);
+    let mut sequencer = Sequencer::new(RingContent::Text, 1000, 1000, false);
     for seq in 0..200 {
         ring.push(piece(id_of(seq), seq, &text_of(seq)));
     }
@@ -418,7 +454,7 @@ fn a_crowded_ring_is_not_held_for_a_missing_record() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
     let mut ring = TestRing { crowded_bytes: 4 << 20, ..TestRing::default() };
     let mut sink = TestSink::default();
-    let mut sequencer = Sequencer::new(RingContent::Whole, 0, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, 0, 0, false);
     for seq in 1..7000 {
         ring.push(whole(seq, FLAG_FINAL, &[b'x'; 1000]));
     }
@@ -430,7 +466,7 @@ fn a_crowded_ring_is_not_held_for_a_missing_record() {
 fn a_record_that_the_kernel_lost_is_told_missing() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 7, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, 7, 7, false);
     ring.push(whole(7, FLAG_FINAL | FLAG_LOST, b""));
     sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
     let lost = Settled::Missing { first_seq: 7, count: 1, reason: MissingReason::KernelOverwrote };
