@@ -145,6 +145,8 @@ pub struct Sequencer {
     first_seq: u64,
     /// Ring items seen while no constant between ids and seqs was known.
     first_items: u64,
+    /// Records that did not tell the constant.
+    untold: u64,
     window: Window,
     /// A ring item that did not fit the window, and its seq.
     held: Option<(RingItem, Option<u64>)>,
@@ -176,6 +178,7 @@ impl Sequencer {
             attached_seq,
             first_seq: next_seq,
             first_items: 0,
+            untold: 0,
             window: Window::new(next_seq),
             held: None,
             id_base: None,
@@ -312,7 +315,7 @@ impl Sequencer {
                     }
                 }
                 if let Ok(front) = kmsg.peek() {
-                    Self::learn(&mut self.id_base, &mut self.window, front, ring, head);
+                    self.learn_from(kmsg, ring);
                     let slot = self.window.slot(head);
                     self.join(front, slot, ring, sink);
                 }

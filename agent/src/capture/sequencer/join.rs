@@ -3,15 +3,13 @@
 
 use rtrb::Consumer;
 
-use super::{
-    ID_MASK, RecordRing, RingContent, Sequencer, Sink,
-    window::{Slot, Window},
-};
+use super::{ID_MASK, RecordRing, RingContent, Sequencer, Sink, window::Slot};
 use crate::capture::{kmsg_record::KmsgRecord, ring_record::RingRecord};
 
 /// Joins in a row whose texts differ before the relation of descriptor ids to
 /// seqs is learned anew.
 const MISMATCHES_MAX: u32 = 16;
+
 impl Sequencer {
     /// The seq of a descriptor id; a continuation has none and belongs to the newest record.
     pub(super) fn seq_of_id(&self, id: u64, base: u64) -> u64 {
@@ -22,31 +20,26 @@ impl Sequencer {
         if plausible { seq } else { self.window.newest_seq() }
     }
 
-    /// Tries to relate ids to seqs by the record at the front of the queue.
+    /// Finds the constant between descriptor ids and seqs from the record at the
+    /// front of the queue, if it came by both ways; true if it was found now. Lines that
+    /// repeat may fit more than one constant: then a later record has to tell.
     pub(super) fn learn_from<R: RecordRing>(
         &mut self,
         kmsg: &Consumer<KmsgRecord>,
         ring: &R,
     ) -> bool {
+        /// Comparing one record with all that wait takes long, so most are passed
+        /// over once so many told nothing.
+        const EAGER: u64 = 16;
+        const EVERY: u64 = 512;
         let Ok(front) = kmsg.peek() else { return false };
-        Self::learn(&mut self.id_base, &mut self.window, front, ring, self.next_seq)
-    }
-
-    /// Finds the constant between descriptor ids and seqs from a record that came
-    /// by both ways; true if it was found now. Lines that repeat may fit more than
-    /// one constant: then a later record has to tell.
-    pub(super) fn learn<R: RecordRing>(
-        id_base: &mut Option<u64>,
-        window: &mut Window,
-        front: &KmsgRecord,
-        ring: &R,
-        next_seq: u64,
-    ) -> bool {
-        if id_base.is_some() {
+        if self.id_base.is_some() || (self.untold >= EAGER && !self.untold.is_multiple_of(EVERY)) {
+            self.untold += u64::from(self.id_base.is_none());
             return false;
         }
+        self.untold += 1;
         let mut fitting = None;
-        for (item, id) in window.unplaced() {
+        for (item, id) in self.window.unplaced() {
             let base = front.seq.wrapping_sub(id) & ID_MASK;
             let fits = bases().any(|known| known == base)
                 && RingRecord::parse(ring.bytes(item))
@@ -56,10 +49,12 @@ impl Sequencer {
             }
         }
         let Some(base) = fitting else { return false };
-        *id_base = Some(base);
+        self.id_base = Some(base);
+        self.untold = 0;
         // What waits was captured within one ring's length of this record.
-        window.place(next_seq, |id| {
-            Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(front.seq) < 1 << 20)
+        let near = front.seq;
+        self.window.place(self.next_seq, |id| {
+            Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(near) < 1 << 20)
         });
         true
     }
