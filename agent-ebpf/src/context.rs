@@ -9,20 +9,26 @@ use aya_ebpf::helpers::{
     },
 };
 
-/// Fills in what does not depend on the record.
+/// Fills in what does not depend on the record. The head is that of the
+/// previous record of this CPU and program, whose cgroup is mostly the same one: then its name, which
+/// takes five reads, still stands there. A group of the default hierarchy
+/// cannot be renamed, and its id is not used again.
 #[inline(always)]
 pub(crate) fn fill(head: &mut RecordHead, offsets: &Offsets) {
     // SAFETY: these helpers take no pointer.
-    unsafe {
+    let cgroup_id = unsafe {
         head.ktime_ns = bpf_ktime_get_ns();
-        head.cgroup_id = bpf_get_current_cgroup_id();
         head.cpu = bpf_get_smp_processor_id();
-    }
+        bpf_get_current_cgroup_id()
+    };
     head.pid = bpf_get_current_pid_tgid() as u32;
     head.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    head.cgroup[0] = 0;
-    if offsets.task_cgroups != 0 {
-        read_cgroup_leaf(&mut head.cgroup, offsets);
+    if head.cgroup_id != cgroup_id {
+        head.cgroup_id = cgroup_id;
+        head.cgroup[0] = 0;
+        if offsets.task_cgroups != 0 {
+            read_cgroup_leaf(&mut head.cgroup, offsets);
+        }
     }
 }
 
