@@ -158,6 +158,9 @@ impl Agent {
             "Records are captured."
         );
         let netdev = NetdevSource::open(probes.as_mut());
+        if let Some(probes) = &mut probes {
+            probes.finish_attaching();
+        }
         tracing::info!(by = netdev.describe(), "Events of network devices are watched.");
 
         let seeds = seeds(&config, &HostFormat::of_this_host(shows_caller));

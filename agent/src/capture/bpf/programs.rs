@@ -1,4 +1,5 @@
 //! Loads and attaches the programs, and tells in plain words what was refused.
+#![allow(unsafe_code, reason = "the allocator's malloc_trim is a C function")]
 
 use std::{
     collections::BTreeMap,
@@ -216,6 +217,13 @@ impl Probes {
         ])
     }
 
+    /// Gives back the memory that only attaching needs: the kernel's type
+    /// information is tens of MiB once parsed. Nothing can be attached after this.
+    pub fn finish_attaching(&mut self) {
+        self.kernel_btf = None;
+        give_back_free_memory();
+    }
+
     /// Attaches the first set of programs that the kernel takes whole.
     fn first_of<H: Copy, const N: usize>(
         &mut self,
@@ -355,6 +363,18 @@ impl Probes {
         }
     }
 }
+
+/// Returns what the allocator holds in reserve to the kernel. By itself glibc does
+/// so at the end of its heap only, and what was parsed lies in the middle.
+#[cfg(target_env = "gnu")]
+fn give_back_free_memory() {
+    // SAFETY: takes no pointer, and is safe to call from any thread (malloc_trim(3)).
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators have nothing of the kind.
+#[cfg(not(target_env = "gnu"))]
+fn give_back_free_memory() {}
 
 /// `recursion_misses` of a program (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c, Linux 5.12).
 fn recursion_misses(fd: &OwnedFd) -> Option<u64> {
