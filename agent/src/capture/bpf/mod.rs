@@ -2,6 +2,7 @@
 //! with them. The only room besides `egress/xdp` with `unsafe` code: mapped
 //! kernel memory is raw memory.
 
+mod mapping;
 mod programs;
 mod ring;
 mod sleeper;

@@ -12,8 +12,9 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::ProtFlags;
 
+use super::mapping::Mapping;
 use crate::capture::sequencer::{RecordRing, RingItem};
 
 const BUSY: u32 = 1 << 31;
@@ -23,11 +24,11 @@ const HEADER_BYTES: u64 = 8;
 /// A mapped BPF ring buffer with its one consumer.
 #[derive(Debug)]
 pub struct MappedRing {
-    consumer: NonNull<AtomicU64>,
-    producer: NonNull<AtomicU64>,
+    consumer: Mapping,
+    producer: Mapping,
+    /// Inside of `producer`.
     data: NonNull<u8>,
     size_bytes: usize,
-    page_bytes: usize,
     /// Next position to look at.
     ahead: u64,
     /// Everything before was given back to the producers.
@@ -51,49 +52,13 @@ impl MappedRing {
             ));
         }
         let page_bytes = rustix::param::page_size();
-        // SAFETY: a fresh mapping of kernel memory; no Rust object lives there.
-        let consumer = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                page_bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                fd,
-                0,
-            )?
-        };
+        let consumer = Mapping::new(fd, 0, page_bytes, ProtFlags::READ | ProtFlags::WRITE)?;
         // The data area is mapped twice in a row, so an item that wraps is contiguous.
-        // SAFETY: as above.
-        let producer = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                page_bytes + 2 * size_bytes,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                fd,
-                page_bytes as u64,
-            )
-        };
-        let producer = match producer {
-            Ok(producer) => producer,
-            Err(error) => {
-                // SAFETY: the mapping made above, which nothing refers to.
-                let _ = unsafe { munmap(consumer, page_bytes) };
-                return Err(error.into());
-            }
-        };
+        let producer =
+            Mapping::new(fd, page_bytes as u64, page_bytes + 2 * size_bytes, ProtFlags::READ)?;
         // SAFETY: `producer` maps `page_bytes + 2 * size_bytes` bytes.
-        let data = unsafe { producer.cast::<u8>().add(page_bytes) };
-        let null = || io::Error::other("mmap returned address 0");
-        let mut ring = Self {
-            consumer: NonNull::new(consumer.cast()).ok_or_else(null)?,
-            producer: NonNull::new(producer.cast()).ok_or_else(null)?,
-            data: NonNull::new(data).ok_or_else(null)?,
-            size_bytes,
-            page_bytes,
-            ahead: 0,
-            released: 0,
-        };
+        let data = unsafe { producer.start().add(page_bytes) };
+        let mut ring = Self { consumer, producer, data, size_bytes, ahead: 0, released: 0 };
         ring.released = ring.consumer().load(Ordering::Acquire);
         ring.ahead = ring.released;
         Ok(ring)
@@ -101,14 +66,14 @@ impl MappedRing {
 
     fn consumer(&self) -> &AtomicU64 {
         // SAFETY: the mapping lives as long as `self` and is page-aligned.
-        unsafe { self.consumer.as_ref() }
+        unsafe { self.consumer.start().cast().as_ref() }
     }
 
     /// Position up to which producers have reserved space.
     #[must_use]
     pub fn producer_position(&self) -> u64 {
         // SAFETY: the mapping lives as long as `self` and is page-aligned.
-        unsafe { self.producer.as_ref() }.load(Ordering::Acquire)
+        unsafe { self.producer.start().cast::<AtomicU64>().as_ref() }.load(Ordering::Acquire)
     }
 
     fn header(&self, position: u64) -> &AtomicU32 {
@@ -179,16 +144,6 @@ impl RecordRing for MappedRing {
         if end > self.released && end <= self.ahead {
             self.released = end;
             self.consumer().store(end, Ordering::Release);
-        }
-    }
-}
-
-impl Drop for MappedRing {
-    fn drop(&mut self) {
-        // SAFETY: the two mappings made in `new`, which nothing else refers to.
-        unsafe {
-            let _ = munmap(self.consumer.as_ptr().cast(), self.page_bytes);
-            let _ = munmap(self.producer.as_ptr().cast(), self.page_bytes + 2 * self.size_bytes);
         }
     }
 }

@@ -15,25 +15,20 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering, fence},
 };
 
 use agent_common::Sleeper;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::ProtFlags;
 
-use super::ring::MappedRing;
+use super::{mapping::Mapping, ring::MappedRing};
 use crate::capture::sequencer::RecordRing;
 
 /// The mapped word of the map `SLEEPER`.
 #[derive(Debug)]
 pub struct SleeperFlag {
-    word: NonNull<Sleeper>,
-    page_bytes: usize,
+    word: Mapping,
 }
-
-// SAFETY: the word is only accessed atomically, and the mapping lives as long as the value.
-unsafe impl Send for SleeperFlag {}
 
 impl SleeperFlag {
     /// Maps the array map behind `fd`, whose one value is a [`Sleeper`].
@@ -41,27 +36,16 @@ impl SleeperFlag {
     /// # Errors
     /// If `mmap` fails.
     pub fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let page_bytes = rustix::param::page_size();
-        // SAFETY: a fresh mapping of the map's value; no Rust object lives there.
-        let word = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                page_bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                fd,
-                0,
-            )?
-        };
-        let word =
-            NonNull::new(word.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
-        Ok(Self { word, page_bytes })
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Self { word: Mapping::new(fd, 0, rustix::param::page_size(), protection)? })
     }
 
     fn asleep(&self) -> &AtomicU32 {
         // SAFETY: the mapping lives as long as `self`; the field is an aligned
         // u32 that both sides access as a whole.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.word.as_ptr()).asleep) }
+        unsafe {
+            AtomicU32::from_ptr(&raw mut (*self.word.start().cast::<Sleeper>().as_ptr()).asleep)
+        }
     }
 
     /// Announces the sleep; whoever calls it looks for work once more afterwards.
@@ -75,15 +59,6 @@ impl SleeperFlag {
     /// Ends the sleep: programs do not ring any more.
     pub fn disarm(&self) {
         self.asleep().store(0, Ordering::SeqCst);
-    }
-}
-
-impl Drop for SleeperFlag {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, which nothing else refers to.
-        unsafe {
-            let _ = munmap(self.word.as_ptr().cast(), self.page_bytes);
-        }
     }
 }
 
