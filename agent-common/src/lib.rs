@@ -7,7 +7,7 @@
 
 /// Version of [`RecordHead`]'s layout; the first field of each ring record, so
 /// that a reader which did not load the programs can refuse what it does not know.
-pub const LAYOUT_VERSION: u16 = 1;
+pub const LAYOUT_VERSION: u16 = 2;
 
 /// Room for the text of one record in the programs' scratch. printk stores at
 /// most 1024 bytes (`PRINTKRB_RECORD_MAX`); a power of two lets the verifier
@@ -51,9 +51,6 @@ pub struct RecordHead {
     pub text_at: u16,
     /// Length of the text in bytes.
     pub text_len_bytes: u16,
-    /// Sequence number ([`KIND_WHOLE`]), or the word before the text, which is
-    /// the descriptor id unless the text continues another one ([`KIND_TEXT`]).
-    pub seq: u64,
     /// printk's time of the record in nanoseconds; 0 if unknown.
     pub ts_ns: u64,
     /// `bpf_ktime_get_ns` when the program ran.
@@ -76,6 +73,10 @@ pub struct RecordHead {
     pub comm: [u8; 16],
     /// Leaf name of its cgroup, NUL-terminated, cut at 63 bytes.
     pub cgroup: [u8; 64],
+    /// Sequence number ([`KIND_WHOLE`]), or the word before the text, which is
+    /// the descriptor id unless the text continues another one ([`KIND_TEXT`]).
+    /// Last, so that one read brings the word and the text behind it.
+    pub seq: u64,
 }
 
 /// Subsystem and device of a whole record, NUL-terminated

@@ -55,10 +55,19 @@ pub(crate) struct WholeRecord {
     pub(crate) text: [u8; TEXT_ROOM_BYTES],
 }
 
-#[inline(always)]
-pub(crate) fn offsets() -> Offsets {
-    OFFSETS.load()
+/// The offsets. A field is read with [`offset!`]: loading the struct as a whole
+/// costs 30 loads in each program run.
+pub(crate) const OFFSETS_PTR: *const Offsets = (&raw const OFFSETS).cast();
+
+/// One field of [`Offsets`], as `u64`.
+macro_rules! offset {
+    ($field:ident) => {{
+        // SAFETY: `Global` is transparent and never written after the load; volatile,
+        // because the value that the compiler sees is not the one that the agent sets.
+        u64::from(unsafe { (&raw const (*$crate::maps::OFFSETS_PTR).$field).read_volatile() })
+    }};
 }
+pub(crate) use offset;
 
 /// Adds one and returns the new value.
 #[inline(always)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 
 use crate::{
     context::{read_u32, read_u64},
-    maps::{NETDEV_EVENTS, count, offsets},
+    maps::{NETDEV_EVENTS, count, offset},
 };
 
 #[fentry(function = "call_netdevice_notifiers_info")]
@@ -37,13 +37,12 @@ fn event(val: u64, info: u64) {
 /// `None` if kernel memory could not be read.
 #[inline(always)]
 fn write_event(val: u64, info: u64) -> Option<()> {
-    let offsets = offsets();
-    let dev = read_u64(info + u64::from(offsets.notifier_info_dev))?;
-    let net = read_u64(dev + u64::from(offsets.net_device_net))?;
-    if read_u32(net + u64::from(offsets.net_ns_inum))? != offsets.own_netns_inum {
+    let dev = read_u64(info + offset!(notifier_info_dev))?;
+    let net = read_u64(dev + offset!(net_device_net))?;
+    if read_u32(net + offset!(net_ns_inum))? != offset!(own_netns_inum) as u32 {
         return Some(());
     }
-    let ifindex = read_u32(dev + u64::from(offsets.net_device_ifindex))?;
+    let ifindex = read_u32(dev + offset!(net_device_ifindex))?;
     let mut event = NetdevEvent {
         // SAFETY: the helper takes no pointer.
         ktime_ns: unsafe { bpf_ktime_get_ns() },
@@ -56,7 +55,7 @@ fn write_event(val: u64, info: u64) -> Option<()> {
         bpf_probe_read_kernel_str(
             event.name.as_mut_ptr().cast(),
             16,
-            (dev + u64::from(offsets.net_device_name)) as *const _,
+            (dev + offset!(net_device_name)) as *const _,
         );
     }
     match NETDEV_EVENTS.output::<NetdevEvent>(&event, 0) {

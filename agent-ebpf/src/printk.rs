@@ -7,7 +7,7 @@
 
 use agent_common::{
     FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
-    Offsets, TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
+    TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -19,7 +19,7 @@ use aya_log_ebpf::warn;
 
 use crate::{
     context::{self, read_u32, read_u64},
-    maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offsets},
+    maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offset},
 };
 
 #[btf_tracepoint(function = "console")]
@@ -69,7 +69,7 @@ fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
     // SAFETY: the scratch belongs to this CPU and this program while it runs.
     let record_ref = unsafe { &mut *record };
     let head = &mut record_ref.head;
-    context::fill(head, &offsets());
+    context::fill(head);
     head.layout = LAYOUT_VERSION;
     head.kind = KIND_TEXT;
     head.flags = 0;
@@ -80,10 +80,27 @@ fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
     head.facility = 0;
     head.reserved = 0;
     // The word before the text of a new record is the descriptor id
-    // (`struct prb_data_block`); before a continuation it is older text.
-    head.seq = read_u64(text.wrapping_sub(8)).unwrap_or(u64::MAX);
-
-    let copied = copy_text(ctx, record_ref.text.as_mut_ptr(), text, len_bytes, &mut head.flags);
+    // (`struct prb_data_block`); before a continuation it is older text. `seq` and
+    // the text are neighbours here too, so one read does.
+    head.seq = u64::MAX;
+    let word_and_text = (&raw mut head.seq).cast();
+    let word_bytes = core::mem::size_of::<u64>() as u64;
+    let copied = bounded(len_bytes);
+    // SAFETY: `seq` is followed by room for TEXT_COPY_MAX_BYTES; the helper checks the source.
+    let status = unsafe {
+        bpf_probe_read_kernel(
+            word_and_text,
+            (word_bytes + copied) as u32,
+            text.wrapping_sub(word_bytes) as *const _,
+        )
+    };
+    let mut copied = copied;
+    if status != 0 {
+        head.seq = u64::MAX;
+        head.flags = FLAG_TEXT_UNREAD;
+        read_failed(ctx);
+        copied = 0;
+    }
     head.text_len_bytes = copied as u16;
     // SAFETY: head and `copied` bytes of text are initialised.
     unsafe { emit(record, TEXT_AT_TEXT as u64 + copied) };
@@ -95,7 +112,6 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
     let Some(record) = WHOLE_SCRATCH.get_ptr_mut(scratch_index) else { return };
     // SAFETY: the scratch belongs to this CPU and this program while it runs.
     let record_ref = unsafe { &mut *record };
-    let offsets = offsets();
     let head = &mut record_ref.head;
     head.layout = LAYOUT_VERSION;
     head.kind = KIND_WHOLE;
@@ -103,22 +119,22 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
     head.text_at = TEXT_AT_WHOLE as u16;
     head.reserved = 0;
 
-    let Some(found) = find(entry, &offsets) else {
+    let Some(found) = find(entry) else {
         read_failed(ctx);
         return;
     };
-    let o = |offset: u32| found.info + u64::from(offset);
+    let o = |offset: u64| found.info + offset;
     let (Some(seq), Some(ts_ns), Some(len_and_more), Some(caller_id)) = (
-        read_u64(o(offsets.info_seq)),
-        read_u64(o(offsets.info_ts_nsec)),
-        read_u32(o(offsets.info_text_len)),
-        read_u32(o(offsets.info_caller_id)),
+        read_u64(o(offset!(info_seq))),
+        read_u64(o(offset!(info_ts_nsec))),
+        read_u32(o(offset!(info_text_len))),
+        read_u32(o(offset!(info_caller_id))),
     ) else {
         read_failed(ctx);
         return;
     };
     let (Some(facility), Some(flags_level)) =
-        (read_u32(o(offsets.info_facility)), read_u32(o(offsets.info_flags_level)))
+        (read_u32(o(offset!(info_facility))), read_u32(o(offset!(info_flags_level))))
     else {
         read_failed(ctx);
         return;
@@ -130,7 +146,7 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
     head.ts_ns = ts_ns;
     head.caller_id = caller_id;
     head.facility = facility as u8;
-    head.level = (flags_level as u8 >> (offsets.info_level_shift & 7)) & 7;
+    head.level = (flags_level as u8 >> (offset!(info_level_shift) as u32 & 7)) & 7;
     // LOG_CONT is 8 (`enum printk_info_flags`, kernel/printk/internal.h).
     if flags_level & 8 != 0 {
         head.flags |= FLAG_CONT;
@@ -140,14 +156,14 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
         bpf_probe_read_kernel(
             (&raw mut record_ref.device).cast(),
             core::mem::size_of::<agent_common::DeviceInfo>() as u32,
-            o(offsets.info_dev_info) as *const _,
+            o(offset!(info_dev_info)) as *const _,
         )
     };
     if status != 0 {
         read_failed(ctx);
         return;
     }
-    context::fill(head, &offsets);
+    context::fill(head);
 
     let len_bytes = if found.text == 0 { 0 } else { u64::from(len_and_more as u16) };
     let copied =
@@ -169,17 +185,17 @@ struct Found {
 /// Walks from the reserved entry to the info and the text block, as
 /// `prb_read` does (`get_data`, `to_info` in `printk_ringbuffer.c`).
 #[inline(always)]
-fn find(entry: u64, offsets: &Offsets) -> Option<Found> {
-    let rb = read_u64(entry + u64::from(offsets.entry_rb))?;
-    let id = read_u64(entry + u64::from(offsets.entry_id))?;
-    let desc_ring = rb + u64::from(offsets.rb_desc_ring);
-    let count_bits = read_u32(desc_ring + u64::from(offsets.desc_ring_count_bits))?;
+fn find(entry: u64) -> Option<Found> {
+    let rb = read_u64(entry + offset!(entry_rb))?;
+    let id = read_u64(entry + offset!(entry_id))?;
+    let desc_ring = rb + offset!(rb_desc_ring);
+    let count_bits = read_u32(desc_ring + offset!(desc_ring_count_bits))?;
     let index = id & ((1u64 << (count_bits & 63)) - 1);
-    let infos = read_u64(desc_ring + u64::from(offsets.desc_ring_infos))?;
-    let info = infos + index * u64::from(offsets.info_size);
+    let infos = read_u64(desc_ring + offset!(desc_ring_infos))?;
+    let info = infos + index * offset!(info_size);
 
-    let descs = read_u64(desc_ring + u64::from(offsets.desc_ring_descs))?;
-    let lpos = descs + index * u64::from(offsets.desc_size) + u64::from(offsets.desc_text_blk_lpos);
+    let descs = read_u64(desc_ring + offset!(desc_ring_descs))?;
+    let lpos = descs + index * offset!(desc_size) + offset!(desc_text_blk_lpos);
     let begin = read_u64(lpos)?;
     let next = read_u64(lpos + 8)?;
     // LPOS_DATALESS: the low bit is set, there is no block. The record is empty if
@@ -188,12 +204,20 @@ fn find(entry: u64, offsets: &Offsets) -> Option<Found> {
         let lost = begin != 3 || next != 3;
         return Some(Found { info, text: 0, lost });
     }
-    let data_ring = rb + u64::from(offsets.rb_text_data_ring);
-    let size_bits = read_u32(data_ring + u64::from(offsets.data_ring_size_bits))? & 63;
-    let data = read_u64(data_ring + u64::from(offsets.data_ring_data))?;
+    let data_ring = rb + offset!(rb_text_data_ring);
+    let size_bits = read_u32(data_ring + offset!(data_ring_size_bits))? & 63;
+    let data = read_u64(data_ring + offset!(data_ring_data))?;
     let wrapped = (begin >> size_bits) != (next.wrapping_sub(1) >> size_bits);
     let block = if wrapped { 0 } else { begin & ((1u64 << size_bits) - 1) };
     Some(Found { info, text: data + block + 8, lost: false })
+}
+
+/// The length, at most `TEXT_COPY_MAX_BYTES`. The verifier of 6.1 loses the bound of a
+/// value that LLVM spills before it is clamped; the black box keeps the clamped
+/// copy the only one.
+#[inline(always)]
+fn bounded(len_bytes: u64) -> u64 {
+    core::hint::black_box(len_bytes) & u64::from(TEXT_COPY_MAX_BYTES)
 }
 
 /// Copies the text and returns how many bytes it wrote.
@@ -205,9 +229,7 @@ fn copy_text<C: EbpfContext>(
     len_bytes: u64,
     flags: &mut u8,
 ) -> u64 {
-    // The verifier of 6.1 loses the bound of a value that LLVM spills before it
-    // is clamped; the black box keeps the clamped copy the only one.
-    let mut len_bytes = core::hint::black_box(len_bytes) & u64::from(TEXT_COPY_MAX_BYTES);
+    let mut len_bytes = bounded(len_bytes);
     if len_bytes != 0 {
         // SAFETY: the scratch has room for TEXT_COPY_MAX_BYTES; the helper checks the source.
         let status =

@@ -3,12 +3,17 @@
 //! The bytes come from the kernel, so every length is checked; what does not fit
 //! is no record. Layout: [`agent_common::RecordHead`].
 
+use std::mem::offset_of;
+
 use agent_common::{
-    FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
-    TEXT_AT_TEXT, TEXT_AT_WHOLE,
+    DeviceInfo, FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE,
+    LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
 };
 
 use crate::record::{Caller, Context, Record};
+
+/// Where a whole record has its [`DeviceInfo`].
+const DEVICE_INFO_AT: usize = size_of::<RecordHead>();
 
 /// A checked view of one ring record.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +66,13 @@ impl<'a> RingRecord<'a> {
     /// Sequence number of a whole record; else the word before the text.
     #[must_use]
     pub fn seq_or_id(&self) -> u64 {
-        self.u64_at(8)
+        self.u64_at(offset_of!(RecordHead, seq))
     }
 
     /// When the program ran, `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn ktime_ns(&self) -> u64 {
-        self.u64_at(24)
+        self.u64_at(offset_of!(RecordHead, ktime_ns))
     }
 
     /// The raw text.
@@ -81,11 +86,11 @@ impl<'a> RingRecord<'a> {
     #[must_use]
     pub fn context(&self) -> Context<'a> {
         Context {
-            cpu: self.u32_at(40),
-            pid: self.u32_at(44),
-            task: until_nul(&self.bytes[56..72]),
-            cgroup_id: self.u64_at(32),
-            cgroup: until_nul(&self.bytes[72..136]),
+            cpu: self.u32_at(offset_of!(RecordHead, cpu)),
+            pid: self.u32_at(offset_of!(RecordHead, pid)),
+            task: until_nul(self.array(offset_of!(RecordHead, comm), 16)),
+            cgroup_id: self.u64_at(offset_of!(RecordHead, cgroup_id)),
+            cgroup: until_nul(self.array(offset_of!(RecordHead, cgroup), 64)),
         }
     }
 
@@ -96,19 +101,25 @@ impl<'a> RingRecord<'a> {
             return None;
         }
         Some(Record {
-            seq: self.u64_at(8),
-            ts_ns: self.u64_at(16),
-            facility: self.bytes[53],
-            level: self.bytes[52] & 7,
+            seq: self.u64_at(offset_of!(RecordHead, seq)),
+            ts_ns: self.u64_at(offset_of!(RecordHead, ts_ns)),
+            facility: self.bytes[offset_of!(RecordHead, facility)],
+            level: self.bytes[offset_of!(RecordHead, level)] & 7,
             cont: self.bytes[3] & FLAG_CONT != 0,
             // Only shown where /dev/kmsg shows it: the sequencer is told so.
-            caller: Some(caller(self.u32_at(48))),
+            caller: Some(caller(self.u32_at(offset_of!(RecordHead, caller_id)))),
             text: self.text(),
-            subsystem: until_nul(&self.bytes[136..152]),
-            device: until_nul(&self.bytes[152..200]),
+            subsystem: until_nul(
+                self.array(DEVICE_INFO_AT + offset_of!(DeviceInfo, subsystem), 16),
+            ),
+            device: until_nul(self.array(DEVICE_INFO_AT + offset_of!(DeviceInfo, device), 48)),
             context: Some(self.context()),
             approximated: false,
         })
+    }
+
+    fn array(&self, at: usize, len_bytes: usize) -> &'a [u8] {
+        &self.bytes[at..at + len_bytes]
     }
 
     fn u16_at(&self, at: usize) -> u16 {
@@ -144,31 +155,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
-
-    use agent_common::{DeviceInfo, RecordHead};
-
     use super::*;
-
-    #[test]
-    fn offsets_are_those_of_the_shared_layout() {
-        assert_eq!(offset_of!(RecordHead, kind), 2);
-        assert_eq!(offset_of!(RecordHead, flags), 3);
-        assert_eq!(offset_of!(RecordHead, text_at), 4);
-        assert_eq!(offset_of!(RecordHead, text_len_bytes), 6);
-        assert_eq!(offset_of!(RecordHead, seq), 8);
-        assert_eq!(offset_of!(RecordHead, ts_ns), 16);
-        assert_eq!(offset_of!(RecordHead, ktime_ns), 24);
-        assert_eq!(offset_of!(RecordHead, cgroup_id), 32);
-        assert_eq!(offset_of!(RecordHead, cpu), 40);
-        assert_eq!(offset_of!(RecordHead, pid), 44);
-        assert_eq!(offset_of!(RecordHead, caller_id), 48);
-        assert_eq!(offset_of!(RecordHead, level), 52);
-        assert_eq!(offset_of!(RecordHead, facility), 53);
-        assert_eq!(offset_of!(RecordHead, comm), 56);
-        assert_eq!(offset_of!(RecordHead, cgroup), 72);
-        assert_eq!(TEXT_AT_TEXT + offset_of!(DeviceInfo, device), 152);
-    }
 
     proptest::proptest! {
         #[test]

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "the ring is memory shared with the kernel")]
 
 use std::{
+    cell::Cell,
     io,
     os::fd::BorrowedFd,
     ptr::NonNull,
@@ -33,6 +34,9 @@ pub struct MappedRing {
     ahead: u64,
     /// Everything before was given back to the producers.
     released: u64,
+    /// The producers' position when it was last looked at. Each look takes the cache
+    /// line from the CPU that prints, so there is one for a batch, not for each item.
+    seen_producer: Cell<u64>,
 }
 
 // SAFETY: the mapping belongs to this value alone and stays valid on any thread;
@@ -58,7 +62,15 @@ impl MappedRing {
             Mapping::new(fd, page_bytes as u64, page_bytes + 2 * size_bytes, ProtFlags::READ)?;
         // SAFETY: `producer` maps `page_bytes + 2 * size_bytes` bytes.
         let data = unsafe { producer.start().add(page_bytes) };
-        let mut ring = Self { consumer, producer, data, size_bytes, ahead: 0, released: 0 };
+        let mut ring = Self {
+            consumer,
+            producer,
+            data,
+            size_bytes,
+            ahead: 0,
+            released: 0,
+            seen_producer: Cell::new(0),
+        };
         ring.released = ring.consumer().load(Ordering::Acquire);
         ring.ahead = ring.released;
         Ok(ring)
@@ -108,7 +120,10 @@ impl RecordRing for MappedRing {
     }
 
     fn pending(&self) -> bool {
-        self.ahead < self.producer_position()
+        if self.ahead >= self.seen_producer.get() {
+            self.seen_producer.set(self.producer_position());
+        }
+        self.ahead < self.seen_producer.get()
     }
 
     fn is_crowded(&self) -> bool {

@@ -1,9 +1,10 @@
 //! A small kernel that delivers the halves of records in every way it may.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem::offset_of};
 
 use agent_common::{
-    FLAG_FINAL, FLAG_LOST, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT, TEXT_AT_WHOLE,
+    FLAG_FINAL, FLAG_LOST, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT,
+    TEXT_AT_WHOLE,
 };
 use proptest::prelude::*;
 use rtrb::RingBuffer;
@@ -105,9 +106,10 @@ fn head(kind: u8, flags: u8, text_at: usize, seq: u64, cpu: u32, text: &[u8]) ->
     bytes[3] = flags;
     bytes[4..6].copy_from_slice(&(text_at as u16).to_ne_bytes());
     bytes[6..8].copy_from_slice(&(text.len() as u16).to_ne_bytes());
-    bytes[8..16].copy_from_slice(&seq.to_ne_bytes());
-    bytes[24..32].copy_from_slice(&seq.wrapping_mul(1000).to_ne_bytes());
-    bytes[40..44].copy_from_slice(&cpu.to_ne_bytes());
+    let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    put(offset_of!(RecordHead, seq), &seq.to_ne_bytes());
+    put(offset_of!(RecordHead, ktime_ns), &seq.wrapping_mul(1000).to_ne_bytes());
+    put(offset_of!(RecordHead, cpu), &cpu.to_ne_bytes());
     bytes.extend_from_slice(text);
     bytes
 }
@@ -118,7 +120,7 @@ fn piece(id: u64, seq: u64, text: &[u8]) -> Vec<u8> {
 
 fn whole(seq: u64, flags: u8, text: &[u8]) -> Vec<u8> {
     let mut bytes = head(KIND_WHOLE, flags, TEXT_AT_WHOLE, seq, cpu_of(seq), text);
-    bytes[52] = 6;
+    bytes[offset_of!(RecordHead, level)] = 6;
     bytes
 }
 
