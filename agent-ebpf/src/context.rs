@@ -39,16 +39,15 @@ pub(crate) fn fill(head: &mut RecordHead) {
 /// because a short-lived group is gone when the agent sees the record.
 #[inline(always)]
 fn read_cgroup_leaf(leaf: &mut [u8; 64]) {
-    // SAFETY: the reads are checked by the helper; a failed one ends the walk
-    // and leaves the name empty.
-    unsafe {
-        let task = bpf_get_current_task();
-        let Some(css_set) = read_u64(task + offset!(task_cgroups)) else { return };
-        let Some(cgroup) = read_u64(css_set + offset!(css_set_dfl_cgrp)) else { return };
-        let Some(kn) = read_u64(cgroup + offset!(cgroup_kn)) else { return };
-        let Some(name) = read_u64(kn + offset!(kernfs_node_name)) else { return };
-        bpf_probe_read_kernel_str(leaf.as_mut_ptr().cast(), 64, name as *const _);
-    }
+    // SAFETY: the helper takes no pointer.
+    let task = unsafe { bpf_get_current_task() };
+    let Some(css_set) = read_u64(task + offset!(task_cgroups)) else { return };
+    let Some(cgroup) = read_u64(css_set + offset!(css_set_dfl_cgrp)) else { return };
+    let Some(kn) = read_u64(cgroup + offset!(cgroup_kn)) else { return };
+    let Some(name) = read_u64(kn + offset!(kernfs_node_name)) else { return };
+    // SAFETY: the helper checks the source and writes at most 64 bytes; if it fails
+    // the name stays empty.
+    unsafe { bpf_probe_read_kernel_str(leaf.as_mut_ptr().cast(), 64, name as *const _) };
 }
 
 /// Reads a word of kernel memory.

@@ -50,14 +50,9 @@ fn write_event(val: u64, info: u64) -> Option<()> {
         ifindex,
         name: [0; 16],
     };
+    let name = dev + offset!(net_device_name);
     // SAFETY: the helper writes at most 16 bytes and checks the source.
-    unsafe {
-        bpf_probe_read_kernel_str(
-            event.name.as_mut_ptr().cast(),
-            16,
-            (dev + offset!(net_device_name)) as *const _,
-        );
-    }
+    unsafe { bpf_probe_read_kernel_str(event.name.as_mut_ptr().cast(), 16, name as *const _) };
     match NETDEV_EVENTS.output::<NetdevEvent>(&event, 0) {
         Ok(()) => count(counter::NETDEV),
         Err(_) => count(counter::NETDEV_FULL),

@@ -151,14 +151,11 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
     if flags_level & 8 != 0 {
         head.flags |= FLAG_CONT;
     }
+    let device = (&raw mut record_ref.device).cast();
+    let device_bytes = core::mem::size_of::<agent_common::DeviceInfo>() as u32;
+    let from = o(offset!(info_dev_info)) as *const _;
     // SAFETY: the helper checks the address and writes at most the size given.
-    let status = unsafe {
-        bpf_probe_read_kernel(
-            (&raw mut record_ref.device).cast(),
-            core::mem::size_of::<agent_common::DeviceInfo>() as u32,
-            o(offset!(info_dev_info)) as *const _,
-        )
-    };
+    let status = unsafe { bpf_probe_read_kernel(device, device_bytes, from) };
     if status != 0 {
         read_failed(ctx);
         return;

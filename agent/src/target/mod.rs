@@ -3,6 +3,8 @@
 //! [`TargetSettings`] are immutable and shared; [`Route`] is owned by the pump
 //! while it is in use. How a route is found is the business of `control` and `net`.
 
+pub mod state;
+
 use crate::{frame::HeaderTemplate, netconsole::Format, record::Record};
 
 /// What one target wants, as checked and prepared by the control thread.
