@@ -169,7 +169,9 @@ impl Pair {
     }
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+/// A MAC as `ip` takes it.
+#[must_use]
+pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

@@ -21,7 +21,7 @@ const INSTALLED: &str = "/usr/bin/netconsole-agent";
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the VM tests
+    /// Leave out the VM tests, and make the storm a short one
     #[arg(long)]
     quick: bool,
 }
@@ -56,6 +56,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         command.args(["--", "--show-output", "--test-threads=1"]);
         // What is tested is what is installed, also where speed matters.
         command.env("NETCONSOLE_AGENT_BIN", binary.as_ref().context("there is no binary")?);
+        if args.quick {
+            command.env("NETCONSOLE_AGENT_QUICK", "1");
+        }
         tests(&mut command, count)
     });
     steps.run("systemd unit", |_| {

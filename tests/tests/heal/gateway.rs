@@ -1,11 +1,4 @@
 //! The receiver is behind a gateway: the route, the gateway or its MAC changes.
-//!
-//! ```text
-//!   host                     switch                    router 1, router 2
-//!   up0 10.0.0.10  ── veth ── p0 ─ br0 ─ p1, p2 ── veth ──  lan0 10.0.0.1, 10.0.0.2
-//!       2001:db8:1::10                                           2001:db8:1::1, ::2
-//!                                                            lo  198.51.100.10, 2001:db8:99::10
-//! ```
 
 use std::{
     collections::BTreeSet,
@@ -15,8 +8,9 @@ use std::{
 
 use agent_tests::{
     capture::Capture,
+    lan::{Lan, router_mac},
     monitor::Notice,
-    netns::{Namespace, Pair},
+    netns::{Pair, mac_text},
 };
 
 use super::scene::{Expected, LIMIT, PORT, ROUNDS, Scene, ready};
@@ -24,61 +18,9 @@ use super::scene::{Expected, LIMIT, PORT, ROUNDS, Scene, ready};
 const TARGET: &str = "remote = \"198.51.100.10:6666\"";
 const TARGET_V6: &str = "remote = \"[2001:db8:99::10]:6666\"";
 
-struct Lan {
-    host: Namespace,
-    switch: Namespace,
-    routers: [Namespace; 2],
-}
-
-/// MAC of a router's device: `mac(1, 0)` is that of the first one to begin with.
-fn mac(router: u8, change: u8) -> [u8; 6] {
-    [2, 0, 0, 0, router, change]
-}
-
-fn text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-impl Lan {
-    fn new() -> Self {
-        let [host, switch, one, two] = ["h", "s", "r1", "r2"].map(Namespace::new);
-        let lan = Self { host, switch, routers: [one, two] };
-        // Addresses are to be usable at once.
-        for namespace in lan.routers.iter().chain([&lan.host]) {
-            namespace.sysctl("net/ipv6/conf/all/accept_dad", "0");
-            namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
-            namespace.ip("link set lo up");
-        }
-        lan.switch.ip("link add br0 type bridge");
-        lan.switch.ip("link set br0 up");
-        lan.plug(&lan.host, "up0", [2, 0, 0, 0, 0, 0x0a], "p0");
-        lan.host.ip("addr add 10.0.0.10/24 dev up0");
-        lan.host.ip("addr add 2001:db8:1::10/64 dev up0 nodad");
-        lan.host.ip("link set up0 up");
-        for (number, router) in (1..).zip(&lan.routers) {
-            lan.plug(router, "lan0", mac(number, 0), &format!("p{number}"));
-            router.ip(&format!("addr add 10.0.0.{number}/24 dev lan0"));
-            router.ip(&format!("addr add 2001:db8:1::{number}/64 dev lan0 nodad"));
-            router.ip("addr add 198.51.100.10/32 dev lo");
-            router.ip("addr add 2001:db8:99::10/128 dev lo");
-            router.ip("link set lan0 up");
-        }
-        lan
-    }
-
-    fn plug(&self, end: &Namespace, device: &str, mac: [u8; 6], port: &str) {
-        end.ip(&format!(
-            "link add {device} address {} type veth peer name {port} netns {}",
-            text(mac),
-            self.switch.name()
-        ));
-        self.switch.ip(&format!("link set {port} master br0 up"));
-    }
-
-    /// Everything that the host sends is captured at its port of the switch.
-    fn start(&self, label: &'static str, target: &str) -> Scene {
-        Scene::start_with(label, &self.host, (&self.switch, &["br0"]), "", target, 1)
-    }
+/// Everything that the host sends is captured at its port of the switch.
+fn start(lan: &Lan, label: &'static str, target: &str) -> Scene {
+    Scene::start_with(label, &lan.host, (&lan.switch, &["br0"]), "", target, 1)
 }
 
 #[test]
@@ -92,7 +34,7 @@ fn a_route_is_removed_and_added() {
         let lan = Lan::new();
         let add = format!("{family} route add default via {gateway}");
         lan.host.ip(&add);
-        let mut scene = lan.start(label, target);
+        let mut scene = start(&lan, label, target);
         for _ in 0..ROUNDS {
             scene.round(
                 || lan.host.ip(&format!("{family} route del default")),
@@ -104,7 +46,7 @@ fn a_route_is_removed_and_added() {
         scene.judge(LIMIT);
         scene.assert_went(&["waiting (no_route)", "active"]);
         let outcome = scene.finish(&Expected::default());
-        assert!(outcome.arrived.iter().all(|one| one.dst_mac == mac(1, 0)), "{label}");
+        assert!(outcome.arrived.iter().all(|one| one.dst_mac == router_mac(1, 0)), "{label}");
     }
 }
 
@@ -119,7 +61,7 @@ fn the_default_gateway_becomes_another_one() {
     ] {
         let lan = Lan::new();
         lan.host.ip(&format!("{family} route add default via {}", gateways[0]));
-        let mut scene = lan.start(label, target);
+        let mut scene = start(&lan, label, target);
         scene.say_and_see(5);
         for round in 1..=4 {
             let new = round % 2;
@@ -127,7 +69,7 @@ fn the_default_gateway_becomes_another_one() {
             lan.host.ip(&format!("{family} route replace default via {}", gateways[new]));
             let replaced = Instant::now();
             let said = scene.say_evenly(200, 1_000, 0);
-            let wanted = mac(new as u8 + 1, 0);
+            let wanted = router_mac(new as u8 + 1, 0);
             let first = scene
                 .capture
                 .wait(from, Duration::from_secs(5), |one| one.dst_mac == wanted)
@@ -143,7 +85,16 @@ fn the_default_gateway_becomes_another_one() {
         // From one to the next, and never back.
         let mut macs: Vec<_> = outcome.arrived.iter().map(|one| one.dst_mac).collect();
         macs.dedup();
-        assert_eq!(macs, [mac(1, 0), mac(2, 0), mac(1, 0), mac(2, 0), mac(1, 0)]);
+        assert_eq!(
+            macs,
+            [
+                router_mac(1, 0),
+                router_mac(2, 0),
+                router_mac(1, 0),
+                router_mac(2, 0),
+                router_mac(1, 0)
+            ]
+        );
     }
 }
 
@@ -161,12 +112,12 @@ fn a_gateway_tells_its_new_mac() {
         lan.routers[0].sysctl(notify, "1");
         lan.host.ip(&format!("{family} route add default via {gateway}"));
         let gateway: IpAddr = gateway.parse().expect("an address");
-        let mut scene = lan.start(label, target);
+        let mut scene = start(&lan, label, target);
         scene.say_and_see(5);
         for change in 1..=3 {
-            let new = mac(1, change);
+            let new = router_mac(1, change);
             let (from, cut) = (scene.capture.count(), scene.monitor.count());
-            lan.routers[0].ip(&format!("link set lan0 address {}", text(new)));
+            lan.routers[0].ip(&format!("link set lan0 address {}", mac_text(new)));
             let is_news = |notice: &Notice| {
                 matches!(notice, Notice::Neighbour { address, mac: Some(mac) }
                     if *address == gateway && *mac == new)
@@ -204,7 +155,7 @@ fn a_gateway_is_replaced_without_notice() {
     // A closed port would be answered by ICMP, for which the router would ask for the host.
     let _sinks = [first.sink(PORT), second.sink(PORT)];
     let routers = [Capture::start(first, PORT, &["lo"]), Capture::start(second, PORT, &["lo"])];
-    let mut scene = lan.start("silent", TARGET);
+    let mut scene = start(&lan, "silent", TARGET);
     scene.say_and_see(20);
     assert_eq!(scene.view().suspected, 0);
 

@@ -55,8 +55,6 @@ pub(crate) struct Outcome {
     pub(crate) missing: Vec<usize>,
     /// The last status.
     pub(crate) view: TargetView,
-    /// The agent's log.
-    pub(crate) log: String,
 }
 
 /// A running agent with the target `peer`.
@@ -351,7 +349,7 @@ impl Scene {
             let fits = if own > 0 { *count >= own } else { *count == 0 || is_foreign };
             assert!(fits, "{label}: {reason} {count}, expected {:?}\n{log}", expected.lost);
         }
-        Outcome { arrived, missing, view, log }
+        Outcome { arrived, missing, view }
     }
 }
 
