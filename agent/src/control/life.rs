@@ -212,12 +212,20 @@ impl Life {
             ),
             (State::Waiting(reason), _) if reason.kind != WaitKind::Opening => {
                 tracing::warn!(
-                    target_name = name, from, to, error = cause, suppressed,
+                    target_name = name,
+                    from,
+                    to,
+                    error = cause,
+                    suppressed,
                     "The target cannot send."
                 );
             }
             _ => tracing::info!(
-                target_name = name, from, to, cause, suppressed,
+                target_name = name,
+                from,
+                to,
+                cause,
+                suppressed,
                 "The target's state changed."
             ),
         }

@@ -281,7 +281,8 @@ impl Manager {
         for target in 0..self.lives.len() {
             let socket = self.lives[target].machine.socket();
             let uses = socket.is_some_and(|socket| {
-                gone.contains(&socket) || ifindex.is_some() && self.sockets.ifindex(socket) == ifindex
+                gone.contains(&socket)
+                    || ifindex.is_some() && self.sockets.ifindex(socket) == ifindex
             });
             let event = match &lost {
                 Some((kind, text)) if uses => {
@@ -339,9 +340,7 @@ impl Manager {
         for target in 0..self.lives.len() {
             if self.lives[target].machine.socket() == Some(socket) {
                 let event = match errno {
-                    Errno::NXIO | Errno::NODEV | Errno::BADF => {
-                        Event::Dead(socket, reason.clone())
-                    }
+                    Errno::NXIO | Errno::NODEV | Errno::BADF => Event::Dead(socket, reason.clone()),
                     _ => Event::Changed,
                 };
                 self.handle(target, event);
@@ -400,8 +399,9 @@ impl Manager {
                 .into_iter()
                 .filter_map(|target| {
                     let status = self.lives[target].status();
-                    let problem = status.waiting_for.or((status.state != "active")
-                        .then(|| format!("it is {}", status.state)))?;
+                    let problem = status
+                        .waiting_for
+                        .or((status.state != "active").then(|| format!("it is {}", status.state)))?;
                     Some(format!("{}: {problem}", status.name))
                 })
                 .collect();

@@ -91,11 +91,7 @@ pub(super) async fn watch(source: NetdevSource, changes: mpsc::Sender<Change>) {
     }
 }
 
-async fn watch_program(
-    fd: OwnedFd,
-    mut ring: MappedRing,
-    changes: mpsc::Sender<Change>,
-) {
+async fn watch_program(fd: OwnedFd, mut ring: MappedRing, changes: mpsc::Sender<Change>) {
     let mut log = Limited::to_one_per(Duration::from_secs(1));
     let Ok(fd) = readable_events(fd) else { return };
     loop {
@@ -146,7 +142,8 @@ async fn watch_netlink(changes: mpsc::Sender<Change>) {
         }
         tokio::time::sleep(REOPEN_PAUSE).await;
         // Whatever happened in between was missed.
-        let missed = NetEvent { kind: NetEventKind::Overrun, ifindex: None, name: None, neighbour: None };
+        let missed =
+            NetEvent { kind: NetEventKind::Overrun, ifindex: None, name: None, neighbour: None };
         if changes.send(Change::Netlink(missed)).await.is_err() {
             return;
         }

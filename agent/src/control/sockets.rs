@@ -83,7 +83,12 @@ impl Sockets {
 
     /// Claims the socket of a way for a target: at once if it is open, else the
     /// answer comes through [`Self::opened`].
-    pub(super) fn claim(&mut self, target: usize, ticket: Ticket, way: &WayOut) -> Option<SocketId> {
+    pub(super) fn claim(
+        &mut self,
+        target: usize,
+        ticket: Ticket,
+        way: &WayOut,
+    ) -> Option<SocketId> {
         let key = way.key();
         if let Some((id, socket)) =
             self.open.iter_mut().find(|(_, socket)| socket.key == key && !socket.dead)
@@ -110,7 +115,11 @@ impl Sockets {
     }
 
     /// Takes what came of opening; returns what to tell whom.
-    pub(super) fn opened(&mut self, id: SocketId, outcome: Opened) -> Vec<(Waiter, Result<SocketId, Reason>)> {
+    pub(super) fn opened(
+        &mut self,
+        id: SocketId,
+        outcome: Opened,
+    ) -> Vec<(Waiter, Result<SocketId, Reason>)> {
         let Some(socket) = self.open.get_mut(&id) else { return Vec::new() };
         let Place::Opening(waiters) = &mut socket.place else { return Vec::new() };
         let waiters = std::mem::take(waiters);

@@ -121,10 +121,8 @@ impl WayOut {
         }
         let hop = self.hop.as_ref();
         // A pcap file gets frames as they would look without a network.
-        let local_ip = hop
-            .map(|hop| hop.local)
-            .or(self.config.local_ip)
-            .unwrap_or(unspecified(self.remote));
+        let local_ip =
+            hop.map(|hop| hop.local).or(self.config.local_ip).unwrap_or(unspecified(self.remote));
         HeaderTemplate::new(FrameAddresses {
             src_mac: hop.map_or([0; 6], |hop| hop.src_mac),
             dst_mac: hop.and_then(|hop| hop.dst_mac).or(self.config.remote_mac).unwrap_or([0; 6]),
@@ -136,7 +134,9 @@ impl WayOut {
     }
 
     /// What opens the socket; to be called where sleeping hurts nobody.
-    pub(super) fn opener(&self) -> impl FnOnce() -> Result<Box<dyn Egress>, OpenError> + Send + 'static {
+    pub(super) fn opener(
+        &self,
+    ) -> impl FnOnce() -> Result<Box<dyn Egress>, OpenError> + Send + 'static {
         let (way, kind) = (self.clone(), self.kind());
         move || match (kind, &way.hop) {
             (EgressKind::Xdp, Some(hop)) => xdp::open(&xdp::XdpOptions {
