@@ -210,7 +210,9 @@ impl Life {
                 suppressed,
                 "The target sends."
             ),
-            (State::Waiting(reason), _) if reason.kind != WaitKind::Opening => {
+            (State::Waiting(reason), _)
+                if !matches!(reason.kind, WaitKind::Starting | WaitKind::Opening) =>
+            {
                 tracing::warn!(
                     target_name = name,
                     from,
