@@ -46,7 +46,7 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
 /// What comes back to the manager from elsewhere.
 pub(super) enum Input {
     /// The outcome of a look.
-    Looked(usize, Ticket, Result<WayOut, Reason>),
+    Looked(usize, Ticket, Result<Box<WayOut>, Reason>),
     /// The outcome of opening a socket.
     Opened(SocketId, Opened),
 }
@@ -129,7 +129,9 @@ impl Manager {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Looked(target, ticket, answer) => self.looked(target, ticket, answer),
+            Input::Looked(target, ticket, answer) => {
+                self.looked(target, ticket, answer.map(|way| *way));
+            }
             Input::Opened(socket, outcome) => {
                 for ((target, ticket), outcome) in self.sockets.opened(socket, outcome) {
                     let event = match outcome {
@@ -156,7 +158,7 @@ impl Manager {
                 life.trust_or_doubt(way, now, sent);
                 life.found = Some(way.clone());
                 if let Some(hop) = &way.hop {
-                    life.known = Some(hop.known_device());
+                    life.known = Some(hop.device.clone());
                     self.confirm(target);
                 }
             }
@@ -244,7 +246,7 @@ impl Manager {
         let sender = self.sender.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            let answer = find.await;
+            let answer = find.await.map(Box::new);
             // Nobody listens any more only when the agent ends.
             let _ = sender.send(Input::Looked(target, ticket, answer));
         });

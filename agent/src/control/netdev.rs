@@ -142,8 +142,7 @@ async fn watch_netlink(changes: mpsc::Sender<Change>) {
         }
         tokio::time::sleep(REOPEN_PAUSE).await;
         // Whatever happened in between was missed.
-        let missed =
-            NetEvent { kind: NetEventKind::Overrun, ifindex: None, name: None, neighbour: None };
+        let missed = NetEvent::overrun();
         if changes.send(Change::Netlink(missed)).await.is_err() {
             return;
         }
