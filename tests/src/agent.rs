@@ -16,7 +16,7 @@ use netconsole_agent::control::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::netns::Namespace;
+use crate::{netns::Namespace, view::View};
 
 /// Names the binary to test; else the one that cargo built beside the tests.
 pub const BINARY_VARIABLE: &str = "NETCONSOLE_AGENT_BIN";
@@ -55,6 +55,18 @@ impl Agent {
     /// configuration, and waits until `active` of them send.
     #[must_use]
     pub fn start(namespace: &Namespace, agent_table: &str, targets: &str, active: usize) -> Self {
+        Self::start_logging(namespace, agent_table, targets, active, None)
+    }
+
+    /// The same, with another level of the log, such as `debug`.
+    #[must_use]
+    pub fn start_logging(
+        namespace: &Namespace,
+        agent_table: &str,
+        targets: &str,
+        active: usize,
+        level: Option<&str>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the agent");
         let config = folder.path().join("agent.toml");
         let socket = folder.path().join("control.sock");
@@ -65,6 +77,7 @@ impl Agent {
             .arg(binary())
             .args(["run", "--config"])
             .arg(&config)
+            .envs(level.map(|level| ("NETCONSOLE_AGENT_LOG", level)))
             .stderr(Stdio::piped())
             .spawn()
             .expect("start the agent");
@@ -147,6 +160,29 @@ impl Agent {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What the control socket tells, as any program would read it.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::ask(&self.socket())
+            .unwrap_or_else(|| panic!("the agent gives no status; its log:\n{}", self.log()))
+    }
+
+    /// Runs a subcommand that talks to the agent; what it printed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(binary());
+        let output = command.args(arguments).arg("--socket").arg(self.socket()).output();
+        let output = output.expect("run the command");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Stops the agent by SIGTERM and returns its log.

@@ -2,7 +2,10 @@
 //! running agent, and the receiving end.
 
 pub mod agent;
+pub mod capture;
 pub mod kmsg;
+pub mod monitor;
 pub mod netns;
 pub mod peer;
 pub mod process;
+pub mod view;

@@ -10,7 +10,7 @@
 //! panics where a step fails: a test has no use for half a network.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,7 +48,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new(side: &str) -> Self {
+    /// Makes an empty one; `side` becomes part of its name.
+    #[must_use]
+    pub fn new(side: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("nca-{}-{count}-{side}", std::process::id());
@@ -67,6 +69,28 @@ impl Namespace {
         let mut words = vec!["-n", &self.name];
         words.extend(arguments.split_whitespace());
         ip(&words);
+    }
+
+    /// The same, for what may fail: whether it went well.
+    pub fn try_ip(&self, arguments: &str) -> bool {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.name]).args(arguments.split_whitespace());
+        command.output().expect("run ip").status.success()
+    }
+
+    /// Sets a sysctl of the namespace, such as `net/ipv4/conf/all/arp_notify`.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        self.run(|| {
+            let path = format!("/proc/sys/{name}");
+            std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+        });
+    }
+
+    /// Takes and throws away what comes to a port: a closed one would be answered by ICMP
+    /// errors, for which this end would ask for the sender's address.
+    #[must_use]
+    pub fn sink(&self, port: u16) -> Sink {
+        Sink { _socket: self.run(|| UdpSocket::bind(("::", port)).expect("bind")) }
     }
 
     /// Runs `work` on a thread inside of the namespace and waits for it. Sockets
@@ -102,6 +126,12 @@ impl Drop for Namespace {
         // Not `ip`: a panic while panicking would abort.
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
+}
+
+/// An open port whose receive buffer may run over.
+#[derive(Debug)]
+pub struct Sink {
+    _socket: UdpSocket,
 }
 
 /// The two namespaces.

@@ -1,0 +1,224 @@
+//! The device goes and comes back: the same, another one, or under another name.
+
+use std::time::Duration;
+
+use agent_tests::netns::{Namespace, Pair};
+
+use super::{
+    link::TARGET,
+    scene::{Expected, LIMIT_BIND, ROUNDS, Scene, ready},
+};
+
+const MAC: &str = "02:00:00:00:00:01";
+
+/// Plugs a new cable in where the old one was; the left end comes up last.
+pub(super) fn connect(net: &Pair, left: &str, options: &str) {
+    create(net, left, options);
+    net.left.ip(&format!("addr add 192.0.2.1/24 dev {left}"));
+    net.left.ip(&format!("link set {left} up"));
+}
+
+/// The same, with a left end that is down and has no address.
+fn create(net: &Pair, left: &str, options: &str) {
+    net.left.ip(&format!(
+        "link add {left} {options} type veth peer name right0 address 02:00:00:00:00:02 netns {}",
+        net.right.name()
+    ));
+    net.right.ip("addr add 192.0.2.2/24 dev right0");
+    net.right.ip("link set right0 up");
+}
+
+#[test]
+fn a_device_is_deleted_and_made_again() {
+    if !ready("a_device_is_deleted_and_made_again") {
+        return;
+    }
+    for (label, target) in [
+        ("recreated", format!("{TARGET}\ndevice = \"left0\"")),
+        ("recreated-auto", TARGET.to_owned()),
+    ] {
+        let net = Pair::new();
+        let mut scene = Scene::start(label, &net.left, &net.right, &target);
+        for _ in 0..ROUNDS {
+            scene.round(
+                || net.left.ip("link del left0"),
+                // Without a device of its own the target has lost its route.
+                if label == "recreated" { &["no_device"] } else { &["no_device", "no_route"] },
+                || connect(&net, "left0", "address 02:00:00:00:00:01"),
+                |notice| notice.is_running("left0"),
+            );
+            assert_eq!(scene.view().egress.expect("a way out").kind, "xdp", "{label}");
+        }
+        scene.judge(LIMIT_BIND);
+        let _ = scene.finish(&Expected::default());
+    }
+}
+
+#[test]
+fn a_device_is_made_again_with_the_same_index() {
+    if !ready("a_device_is_made_again_with_the_same_index") {
+        return;
+    }
+    let net = Pair::new();
+    let index = net.left.ifindex("left0");
+    let target = format!("{TARGET}\ndevice = \"left0\"");
+    let mut scene = Scene::start("same-index", &net.left, &net.right, &target);
+    for _ in 0..ROUNDS {
+        scene.round(
+            || net.left.ip("link del left0"),
+            &["no_device"],
+            || connect(&net, "left0", &format!("index {index} address {MAC}")),
+            |notice| notice.is_running("left0"),
+        );
+        assert_eq!(net.left.ifindex("left0"), index);
+    }
+    // So fast that nobody may see it gone.
+    scene.say_and_see(5);
+    let waiting = {
+        net.left.ip("link del left0");
+        create(&net, "left0", &format!("index {index} address {MAC}"));
+        net.left.ip("addr add 192.0.2.1/24 dev left0");
+        let waiting = scene.say(20);
+        net.left.ip("link set left0 up");
+        waiting
+    };
+    let _ = scene.arrival(waiting.end - 1);
+    scene.judge(LIMIT_BIND);
+    let _ = scene.finish(&Expected::default());
+}
+
+#[test]
+fn a_device_known_by_its_mac_comes_back_under_another_name() {
+    if !ready("a_device_known_by_its_mac_comes_back_under_another_name") {
+        return;
+    }
+    let net = Pair::new();
+    let target = format!("{TARGET}\ndevice = \"{MAC}\"");
+    let mut scene = Scene::start("by-mac", &net.left, &net.right, &target);
+    let mut old = "left0".to_owned();
+    for round in 0..ROUNDS {
+        let new = format!("other{round}");
+        scene.round(
+            || net.left.ip(&format!("link del {old}")),
+            &["no_device"],
+            || connect(&net, &new, &format!("address {MAC}")),
+            |notice| notice.is_running(&new),
+        );
+        let hop = scene.view().next_hop.expect("a next hop");
+        assert_eq!(hop.device, new);
+        old = new;
+    }
+    scene.judge(LIMIT_BIND);
+    let _ = scene.finish(&Expected::default());
+}
+
+/// What the kernel's selftest of resuming targets asserts (`netcons_resume.sh`): removed,
+/// the target stops; made again, it resumes by itself. By its MAC, which the device is given
+/// while it is down and before it is renamed.
+#[test]
+fn a_target_resumes_as_the_kernels_own_does() {
+    if !ready("a_target_resumes_as_the_kernels_own_does") {
+        return;
+    }
+    for (label, device) in [("resume-name", "left0"), ("resume-mac", MAC)] {
+        let net = Pair::new();
+        let target = format!("{TARGET}\ndevice = \"{device}\"");
+        let mut scene = Scene::start(label, &net.left, &net.right, &target);
+        scene.round(
+            || net.left.ip("link del left0"),
+            &["no_device"],
+            || {
+                if device == MAC {
+                    create(&net, "eni0", "address 02:00:00:00:00:77");
+                    net.left.ip(&format!("link set eni0 address {MAC}"));
+                    net.left.ip("link set eni0 name left0");
+                } else {
+                    create(&net, "left0", "");
+                }
+                net.left.ip("addr add 192.0.2.1/24 dev left0");
+                net.left.ip("link set left0 up");
+            },
+            |notice| notice.is_running("left0"),
+        );
+        scene.judge(LIMIT_BIND);
+        scene.assert_went(&["waiting (no_device)", "active"]);
+        let _ = scene.finish(&Expected::default());
+    }
+}
+
+#[test]
+fn a_device_moves_to_another_namespace_and_back() {
+    if !ready("a_device_moves_to_another_namespace_and_back") {
+        return;
+    }
+    let net = Pair::new();
+    let other = Namespace::new("o");
+    let target = format!("{TARGET}\ndevice = \"left0\"");
+    let mut scene = Scene::start("moved", &net.left, &net.right, &target);
+    for _ in 0..ROUNDS {
+        scene.round(
+            || net.left.ip(&format!("link set left0 netns {}", other.name())),
+            &["no_device"],
+            || {
+                other.ip(&format!("link set left0 netns {}", net.left.name()));
+                net.left.ip("addr add 192.0.2.1/24 dev left0");
+                net.left.ip("link set left0 up");
+            },
+            |notice| notice.is_running("left0"),
+        );
+    }
+    scene.judge(LIMIT_BIND);
+    let _ = scene.finish(&Expected::default());
+}
+
+/// Queue 1 of a device that comes back with one queue: the target takes the next best way,
+/// and AF_XDP again when the queue is there again.
+#[test]
+fn the_queues_become_fewer_and_more() {
+    if !ready("the_queues_become_fewer_and_more") {
+        return;
+    }
+    const QUEUES: &str = "numtxqueues 4 numrxqueues 4 address 02:00:00:00:00:01";
+    let net = Pair::new();
+    net.left.ip("link del left0");
+    connect(&net, "left0", QUEUES);
+    // The second target takes nothing but AF_XDP.
+    let target = format!(
+        "{TARGET}\ndevice = \"left0\"\nqueue = 1\n\
+         [target.strict]\nremote = \"192.0.2.2:7777\"\ndevice = \"left0\"\nqueue = 1\negress = \"xdp\""
+    );
+    let far = (&net.right, &[][..]);
+    let mut scene = Scene::start_with("queues", &net.left, far, "", &target, 2);
+    let kind = |scene: &Scene| scene.view().egress.expect("a way out").kind;
+    assert_eq!(kind(&scene), "xdp");
+    for _ in 0..2 {
+        scene.round(
+            || net.left.ip("link del left0"),
+            &["no_device"],
+            || connect(&net, "left0", "address 02:00:00:00:00:01"),
+            |notice| notice.is_running("left0"),
+        );
+        let egress = scene.view().egress.expect("a way out");
+        assert_eq!(egress.kind, "packet", "{egress:?}");
+        assert!(egress.reason.contains("queue"), "{egress:?}");
+        let view = scene.agent.view();
+        let strict = view.target("strict");
+        assert_eq!((strict.state.as_str(), strict.egress.is_none()), ("waiting", true), "{view:?}");
+        scene.round(
+            || net.left.ip("link del left0"),
+            &["no_device"],
+            || connect(&net, "left0", QUEUES),
+            |notice| notice.is_running("left0"),
+        );
+        assert_eq!(kind(&scene), "xdp", "{:#?}", scene.view());
+        let begin = std::time::Instant::now();
+        while scene.agent.view().target("strict").state != "active" {
+            assert!(begin.elapsed() < Duration::from_secs(2), "{:#?}", scene.agent.view());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    scene.judge(LIMIT_BIND);
+    let strict = scene.agent.view().target("strict").account.clone();
+    assert!(strict.adds_up() && strict.lost_total() == 0, "{strict:?}");
+    let _ = scene.finish(&Expected::default());
+}

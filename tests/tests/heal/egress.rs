@@ -1,0 +1,145 @@
+//! Ways out: a queue that is taken, UDP sockets, and receivers that are groups.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use agent_tests::netns::{LEFT_V4, MTU_BYTES, Pair};
+use netconsole_agent::egress::xdp::{self, XdpOptions};
+
+use super::{
+    link::TARGET,
+    scene::{Expected, LIMIT, ROUNDS, Scene, ready},
+};
+
+/// Somebody else has the queue: the target takes the next best way out, and comes back to
+/// AF_XDP later; one that may take nothing else waits.
+#[test]
+fn a_queue_is_taken_and_released() {
+    if !ready("a_queue_is_taken_and_released") {
+        return;
+    }
+    let net = Pair::new();
+    let index = net.left.ifindex("left0");
+    let holder = net.left.run(|| xdp::open(&XdpOptions::new(index, "left0", MTU_BYTES)));
+    let holder = holder.expect("an AF_XDP socket");
+    let target =
+        format!("{TARGET}\n[target.strict]\nremote = \"192.0.2.2:7777\"\negress = \"xdp\"");
+    let far = (&net.right, &[][..]);
+    let mut scene = Scene::start_with("busy", &net.left, far, "", &target, 1);
+    let view = scene.wait_active();
+    let egress = view.egress.expect("a way out");
+    assert_eq!(egress.kind, "packet", "{egress:?}");
+    assert!(!egress.reason.is_empty());
+    let strict = scene.agent.view().target("strict").clone();
+    assert_eq!(strict.state, "waiting");
+    assert_eq!(strict.waiting_kind.as_deref(), Some("bind_busy"), "{strict:#?}");
+    scene.say_and_see(20);
+
+    drop(holder);
+    let released = Instant::now();
+    // After 5 s, or 10 s more if that was just before.
+    while released.elapsed() < Duration::from_secs(17)
+        && scene.view().egress.is_none_or(|egress| egress.kind != "xdp")
+    {
+        let _ = scene.say_evenly(20, 400, 0);
+    }
+    let back = released.elapsed();
+    let view = scene.wait_active();
+    assert_eq!(view.egress.expect("a way out").kind, "xdp", "{}", scene.agent.log());
+    scene.say_and_see(20);
+    println!("busy: AF_XDP again {:.1} s after the queue was released", back.as_secs_f64());
+    let begin = Instant::now();
+    while scene.agent.view().target("strict").state != "active" {
+        assert!(begin.elapsed() < Duration::from_secs(15), "{:#?}", scene.agent.view());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let outcome = scene.finish(&Expected::default());
+    assert!(outcome.missing.is_empty());
+}
+
+#[test]
+fn udp_sockets_heal_as_well() {
+    if !ready("udp_sockets_heal_as_well") {
+        return;
+    }
+    let net = Pair::new();
+    net.right.ip("addr add 198.51.100.10/32 dev lo");
+    let route = "route add 198.51.100.0/24 via 192.0.2.2";
+    net.left.ip(route);
+    let target = "remote = \"198.51.100.10:6666\"\negress = \"udp\"";
+    let mut scene = Scene::start("udp", &net.left, &net.right, target);
+    for _ in 0..2 {
+        scene.round(
+            || net.left.ip("link set left0 down"),
+            &["device_down", "no_route"],
+            || {
+                net.left.ip("link set left0 up");
+                net.left.ip(route);
+            },
+            |_| false,
+        );
+        scene.round(
+            || net.right.ip("link set right0 down"),
+            &["no_carrier", "no_route"],
+            || net.right.ip("link set right0 up"),
+            |notice| notice.is_running("left0"),
+        );
+        scene.round(
+            || net.left.ip("route del 198.51.100.0/24"),
+            &["no_route"],
+            || net.left.ip(route),
+            |_| false,
+        );
+        scene.round(
+            || net.left.ip("addr del 192.0.2.1/24 dev left0"),
+            &["no_address", "no_route"],
+            || {
+                net.left.ip("addr add 192.0.2.1/24 dev left0");
+                net.left.ip(route);
+            },
+            |_| false,
+        );
+    }
+    scene.judge(LIMIT);
+    let outcome = scene.finish(&Expected::default());
+    assert_eq!(outcome.view.egress.expect("a way out").kind, "udp");
+    assert!(outcome.arrived.iter().all(|one| one.from.ip() == LEFT_V4));
+}
+
+#[test]
+fn groups_heal_as_well() {
+    if !ready("groups_heal_as_well") {
+        return;
+    }
+    let own: IpAddr = "2001:db8::1".parse().expect("an address");
+    for (label, remote, mac) in [
+        ("multicast", "239.1.2.3:6666", [0x01, 0x00, 0x5e, 1, 2, 3]),
+        ("broadcast", "192.0.2.255:6666", [0xff; 6]),
+        ("all-broadcast", "255.255.255.255:6666", [0xff; 6]),
+        ("multicast6", "[ff15::1:203]:6666", [0x33, 0x33, 0, 1, 2, 3]),
+    ] {
+        let net = Pair::new();
+        net.left.sysctl("net/ipv6/conf/left0/keep_addr_on_down", "1");
+        net.left.sysctl("net/ipv6/conf/left0/accept_dad", "0");
+        net.left.ip("addr del 192.0.2.1/24 dev left0");
+        net.left.ip("addr add 192.0.2.1/24 brd + dev left0");
+        let target = format!("remote = \"{remote}\"\ndevice = \"left0\"");
+        let mut scene = Scene::start(label, &net.left, &net.right, &target);
+        for _ in 0..ROUNDS {
+            scene.round(
+                || net.left.ip("link set left0 down"),
+                &["device_down"],
+                || net.left.ip("link set left0 up"),
+                |notice| match label {
+                    "multicast6" => notice.is_usable(own),
+                    _ => notice.is_running("left0"),
+                },
+            );
+        }
+        scene.judge(LIMIT);
+        let outcome = scene.finish(&Expected::default());
+        assert!(outcome.arrived.iter().all(|one| one.dst_mac == mac), "{label}");
+    }
+}

@@ -1,0 +1,278 @@
+//! The receiver is behind a gateway: the route, the gateway or its MAC changes.
+//!
+//! ```text
+//!   host                     switch                    router 1, router 2
+//!   up0 10.0.0.10  ── veth ── p0 ─ br0 ─ p1, p2 ── veth ──  lan0 10.0.0.1, 10.0.0.2
+//!       2001:db8:1::10                                           2001:db8:1::1, ::2
+//!                                                            lo  198.51.100.10, 2001:db8:99::10
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use agent_tests::{
+    capture::Capture,
+    monitor::Notice,
+    netns::{Namespace, Pair},
+};
+
+use super::scene::{Expected, LIMIT, PORT, ROUNDS, Scene, ready};
+
+const TARGET: &str = "remote = \"198.51.100.10:6666\"";
+const TARGET_V6: &str = "remote = \"[2001:db8:99::10]:6666\"";
+
+struct Lan {
+    host: Namespace,
+    switch: Namespace,
+    routers: [Namespace; 2],
+}
+
+/// MAC of a router's device: `mac(1, 0)` is that of the first one to begin with.
+fn mac(router: u8, change: u8) -> [u8; 6] {
+    [2, 0, 0, 0, router, change]
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+impl Lan {
+    fn new() -> Self {
+        let [host, switch, one, two] = ["h", "s", "r1", "r2"].map(Namespace::new);
+        let lan = Self { host, switch, routers: [one, two] };
+        // Addresses are to be usable at once.
+        for namespace in lan.routers.iter().chain([&lan.host]) {
+            namespace.sysctl("net/ipv6/conf/all/accept_dad", "0");
+            namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
+            namespace.ip("link set lo up");
+        }
+        lan.switch.ip("link add br0 type bridge");
+        lan.switch.ip("link set br0 up");
+        lan.plug(&lan.host, "up0", [2, 0, 0, 0, 0, 0x0a], "p0");
+        lan.host.ip("addr add 10.0.0.10/24 dev up0");
+        lan.host.ip("addr add 2001:db8:1::10/64 dev up0 nodad");
+        lan.host.ip("link set up0 up");
+        for (number, router) in (1..).zip(&lan.routers) {
+            lan.plug(router, "lan0", mac(number, 0), &format!("p{number}"));
+            router.ip(&format!("addr add 10.0.0.{number}/24 dev lan0"));
+            router.ip(&format!("addr add 2001:db8:1::{number}/64 dev lan0 nodad"));
+            router.ip("addr add 198.51.100.10/32 dev lo");
+            router.ip("addr add 2001:db8:99::10/128 dev lo");
+            router.ip("link set lan0 up");
+        }
+        lan
+    }
+
+    fn plug(&self, end: &Namespace, device: &str, mac: [u8; 6], port: &str) {
+        end.ip(&format!(
+            "link add {device} address {} type veth peer name {port} netns {}",
+            text(mac),
+            self.switch.name()
+        ));
+        self.switch.ip(&format!("link set {port} master br0 up"));
+    }
+
+    /// Everything that the host sends is captured at its port of the switch.
+    fn start(&self, label: &'static str, target: &str) -> Scene {
+        Scene::start_with(label, &self.host, (&self.switch, &["br0"]), "", target, 1)
+    }
+}
+
+#[test]
+fn a_route_is_removed_and_added() {
+    if !ready("a_route_is_removed_and_added") {
+        return;
+    }
+    for (label, target, family, gateway) in
+        [("route", TARGET, "-4", "10.0.0.1"), ("route6", TARGET_V6, "-6", "2001:db8:1::1")]
+    {
+        let lan = Lan::new();
+        let add = format!("{family} route add default via {gateway}");
+        lan.host.ip(&add);
+        let mut scene = lan.start(label, target);
+        for _ in 0..ROUNDS {
+            scene.round(
+                || lan.host.ip(&format!("{family} route del default")),
+                &["no_route"],
+                || lan.host.ip(&add),
+                |notice| *notice == Notice::Route,
+            );
+        }
+        scene.judge(LIMIT);
+        scene.assert_went(&["waiting (no_route)", "active"]);
+        let outcome = scene.finish(&Expected::default());
+        assert!(outcome.arrived.iter().all(|one| one.dst_mac == mac(1, 0)), "{label}");
+    }
+}
+
+#[test]
+fn the_default_gateway_becomes_another_one() {
+    if !ready("the_default_gateway_becomes_another_one") {
+        return;
+    }
+    for (label, target, family, gateways) in [
+        ("gateway", TARGET, "-4", ["10.0.0.1", "10.0.0.2"]),
+        ("gateway6", TARGET_V6, "-6", ["2001:db8:1::1", "2001:db8:1::2"]),
+    ] {
+        let lan = Lan::new();
+        lan.host.ip(&format!("{family} route add default via {}", gateways[0]));
+        let mut scene = lan.start(label, target);
+        scene.say_and_see(5);
+        for round in 1..=4 {
+            let new = round % 2;
+            let from = scene.capture.count();
+            lan.host.ip(&format!("{family} route replace default via {}", gateways[new]));
+            let replaced = Instant::now();
+            let said = scene.say_evenly(200, 1_000, 0);
+            let wanted = mac(new as u8 + 1, 0);
+            let first = scene
+                .capture
+                .wait(from, Duration::from_secs(5), |one| one.dst_mac == wanted)
+                .unwrap_or_else(|| panic!("nothing to {wanted:x?}\n{}", scene.agent.log()));
+            scene.healed(first.at.saturating_duration_since(replaced));
+            let last = scene.arrival(said.end - 1);
+            assert_eq!(last.dst_mac, wanted);
+            let hop = scene.view().next_hop.expect("a next hop");
+            assert_eq!(hop.gateway.as_deref(), Some(gateways[new]));
+        }
+        scene.judge(LIMIT);
+        let outcome = scene.finish(&Expected::default());
+        // From one to the next, and never back.
+        let mut macs: Vec<_> = outcome.arrived.iter().map(|one| one.dst_mac).collect();
+        macs.dedup();
+        assert_eq!(macs, [mac(1, 0), mac(2, 0), mac(1, 0), mac(2, 0), mac(1, 0)]);
+    }
+}
+
+#[test]
+fn a_gateway_tells_its_new_mac() {
+    if !ready("a_gateway_tells_its_new_mac") {
+        return;
+    }
+    for (label, target, family, gateway, notify) in [
+        // A gratuitous ARP, an unsolicited neighbour advertisement.
+        ("garp", TARGET, "-4", "10.0.0.1", "net/ipv4/conf/lan0/arp_notify"),
+        ("na", TARGET_V6, "-6", "2001:db8:1::1", "net/ipv6/conf/lan0/ndisc_notify"),
+    ] {
+        let lan = Lan::new();
+        lan.routers[0].sysctl(notify, "1");
+        lan.host.ip(&format!("{family} route add default via {gateway}"));
+        let gateway: IpAddr = gateway.parse().expect("an address");
+        let mut scene = lan.start(label, target);
+        scene.say_and_see(5);
+        for change in 1..=3 {
+            let new = mac(1, change);
+            let (from, cut) = (scene.capture.count(), scene.monitor.count());
+            lan.routers[0].ip(&format!("link set lan0 address {}", text(new)));
+            let is_news = |notice: &Notice| {
+                matches!(notice, Notice::Neighbour { address, mac: Some(mac) }
+                    if *address == gateway && *mac == new)
+            };
+            let told = scene.monitor.wait(cut, Duration::from_secs(3), is_news);
+            let told = told.expect("the gateway tells its new MAC");
+            let said = scene.say_evenly(100, 1_000, 0);
+            let first = scene
+                .capture
+                .wait(from, Duration::from_secs(5), |one| one.dst_mac == new)
+                .unwrap_or_else(|| panic!("nothing to {new:x?}\n{}", scene.agent.log()));
+            scene.healed(first.at.saturating_duration_since(told));
+            let _ = scene.arrival(said.end - 1);
+        }
+        scene.judge(LIMIT);
+        let _ = scene.finish(&Expected::default());
+    }
+}
+
+/// Another router takes over the address, and nobody tells: no carrier is lost, no ARP is
+/// sent. What left meanwhile counts as sent, and is told as suspected.
+#[test]
+fn a_gateway_is_replaced_without_notice() {
+    const HEALED_WITHIN: Duration = Duration::from_secs(60);
+    if !ready("a_gateway_is_replaced_without_notice") {
+        return;
+    }
+    let lan = Lan::new();
+    let [first, second] = &lan.routers;
+    lan.switch.ip("link set p2 nomaster");
+    second.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+    second.ip("addr flush dev lan0");
+    second.ip("addr add 10.0.0.1/24 dev lan0");
+    lan.host.ip("route add default via 10.0.0.1");
+    // A closed port would be answered by ICMP, for which the router would ask for the host.
+    let _sinks = [first.sink(PORT), second.sink(PORT)];
+    let routers = [Capture::start(first, PORT, &["lo"]), Capture::start(second, PORT, &["lo"])];
+    let mut scene = lan.start("silent", TARGET);
+    scene.say_and_see(20);
+    assert_eq!(scene.view().suspected, 0);
+
+    lan.switch.ip("link set p1 nomaster");
+    lan.switch.ip("link set p2 master br0");
+    let replaced = Instant::now();
+    let healed = loop {
+        let _ = scene.say(1);
+        let found = routers[1].wait(0, Duration::from_millis(50), |one| one.to_us);
+        if let Some(arrived) = found {
+            break arrived.at - replaced;
+        }
+        assert!(replaced.elapsed() < HEALED_WITHIN, "{:#?}\n{}", scene.view(), scene.agent.log());
+    };
+    let last = scene.say(20).end - 1;
+    let text = scene.text(last);
+    let there = routers[1].wait(0, Duration::from_secs(5), |one| one.text == text && one.to_us);
+    assert!(there.is_some(), "{:#?}\n{}", scene.view(), scene.agent.log());
+    let view = scene.wait("sure again", Duration::from_secs(5), |view| view.suspected > 0);
+
+    let outcome = scene.finish(&Expected::default());
+    let arrived: BTreeSet<u64> = routers
+        .iter()
+        .flat_map(|router| router.all())
+        .filter(|one| one.to_us)
+        .map(|one| one.seq)
+        .collect();
+    let left: BTreeSet<u64> = outcome.arrived.iter().map(|one| one.seq).collect();
+    let vanished = left.difference(&arrived).count() as u64;
+    println!(
+        "HEAL silent: {:.1} s, limit {} s; {vanished} records vanished, {} suspected",
+        healed.as_secs_f64(),
+        HEALED_WITHIN.as_secs(),
+        view.suspected
+    );
+    assert!(vanished > 0, "it noticed at once?");
+    // All that vanished, and no more than was sent at all.
+    assert!((vanished..=outcome.view.account.sent).contains(&outcome.view.suspected));
+}
+
+#[test]
+fn an_ipv6_next_hop_with_a_link_local_address() {
+    if !ready("an_ipv6_next_hop_with_a_link_local_address") {
+        return;
+    }
+    let net = Pair::new();
+    net.left.sysctl("net/ipv6/conf/left0/keep_addr_on_down", "1");
+    net.left.sysctl("net/ipv6/conf/left0/accept_dad", "0");
+    net.right.ip("addr add 2001:db8:99::10/128 dev lo");
+    // Made from the MAC (RFC 4291, appendix A).
+    let route = "-6 route add 2001:db8:99::/64 via fe80::ff:fe00:2 dev left0";
+    net.left.ip(route);
+    let mut scene = Scene::start("link-local", &net.left, &net.right, TARGET_V6);
+    for _ in 0..ROUNDS {
+        scene.round(
+            || net.left.ip("link set left0 down"),
+            &["device_down", "no_route"],
+            || {
+                net.left.ip("link set left0 up");
+                net.left.ip(route);
+            },
+            |_| false,
+        );
+        let hop = scene.view().next_hop.expect("a next hop");
+        assert_eq!(hop.gateway.as_deref(), Some("fe80::ff:fe00:2"));
+    }
+    scene.judge(LIMIT);
+    let outcome = scene.finish(&Expected::default());
+    let global: IpAddr = "2001:db8::1".parse().expect("an address");
+    assert!(outcome.arrived.iter().all(|one| one.from.ip() == global && one.to_us));
+}
