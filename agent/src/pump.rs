@@ -69,6 +69,11 @@ pub enum Command {
         /// The way; the previous one comes back.
         route: Box<Route>,
     },
+    /// Send nothing of a target. Its way comes back; what a socket was given stays there.
+    Unbind {
+        /// Index of the target.
+        target: usize,
+    },
     /// Send what is there, at most until the deadline, and end.
     Stop {
         /// `CLOCK_MONOTONIC`.
@@ -168,8 +173,10 @@ pub struct PumpParts {
 }
 
 /// Numbers about the pump itself, for `status`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PumpStats {
+    /// The errno of each socket's last attempt to send, 0 if it went well.
+    pub socket_errno: [std::sync::atomic::AtomicI32; EGRESS_MAX],
     /// Waits that ended.
     pub wakeups: std::sync::atomic::AtomicU64,
     /// Records sent with estimated fields, of the sequencer.
@@ -192,11 +199,26 @@ pub struct Pump {
     handover: PumpEnd<Command, Returned>,
     targets: Vec<PumpTarget>,
     egresses: Vec<Option<Box<dyn Egress>>>,
+    /// What `stats` says of the sockets, to write only what changes.
+    socket_errno: [i32; EGRESS_MAX],
     encoder: Encoder,
     stats: Arc<PumpStats>,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
+}
+
+impl Default for PumpStats {
+    fn default() -> Self {
+        Self {
+            socket_errno: [const { std::sync::atomic::AtomicI32::new(0) }; EGRESS_MAX],
+            wakeups: 0.into(),
+            approximated: 0.into(),
+            without_context: 0.into(),
+            malformed: 0.into(),
+            mismatched: 0.into(),
+        }
+    }
 }
 
 impl Pump {
@@ -211,6 +233,7 @@ impl Pump {
             waiter: Waiter::new(waker, doorbell)?,
             targets: targets.into_iter().map(|seed| PumpTarget::new(seed, &store)).collect(),
             egresses: (0..EGRESS_MAX).map(|_| None).collect(),
+            socket_errno: [0; EGRESS_MAX],
             encoder: Encoder::new(),
             stop_at_ns: None,
             idle_since_ns: None,
@@ -234,7 +257,7 @@ impl Pump {
             let now = now_ns();
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
-            let sent = self.deliver();
+            let sent = self.deliver(now);
             let moved = self.flush_and_reap();
             self.publish();
             if self.is_done(now, progress.settled) {
@@ -265,7 +288,8 @@ impl Pump {
             look_ns = self.blocked_nap_ns;
             self.blocked_nap_ns = (2 * self.blocked_nap_ns).min(BLOCKED_NAP_MAX_NS);
         }
-        let until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns];
+        let paced_ns = self.targets.iter().filter_map(|target| target.paced_until_ns()).min();
+        let until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, paced_ns];
         let timeout_ns = until.into_iter().flatten().min().unwrap_or(now).saturating_sub(now);
         let Self { ring, kmsg, handover, waiter, .. } = self;
         waiter.sleep(timeout_ns, || {
@@ -276,11 +300,16 @@ impl Pump {
 
     fn obey(&mut self) {
         while let Some(command) = self.handover.receive() {
+            // What blocked the sockets may be over.
+            self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
             match command {
                 Command::Install { index, egress } => {
                     self.retire(index);
                     match self.egresses.get_mut(index) {
-                        Some(place) => *place = Some(egress),
+                        Some(place) => {
+                            *place = Some(egress);
+                            self.note_errno(index, 0);
+                        }
                         None => self.handover.give_back(Returned::Egress { index, egress }),
                     }
                 }
@@ -294,13 +323,18 @@ impl Pump {
                         self.handover.give_back(Returned::Route(old));
                     }
                 }
+                Command::Unbind { target } => {
+                    if let Some(old) = self.targets.get_mut(target).and_then(PumpTarget::unbind) {
+                        self.handover.give_back(Returned::Route(old));
+                    }
+                }
                 Command::Stop { deadline_ns } => self.stop_at_ns = Some(deadline_ns),
             }
         }
     }
 
     /// Takes a socket out of use: what the kernel has taken is counted sent, the
-    /// rest lost, and the box goes back to be closed.
+    /// rest goes back to its targets, and the box goes back to be closed.
     fn retire(&mut self, index: usize) {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
         let targets = &mut self.targets;
@@ -314,19 +348,31 @@ impl Pump {
 
     fn flush_and_reap(&mut self) -> usize {
         let mut moved = 0;
-        let targets = &mut self.targets;
-        for egress in self.egresses.iter_mut().flatten() {
+        for index in 0..self.egresses.len() {
+            let Some(egress) = &mut self.egresses[index] else { continue };
             if egress.queued() > 0 {
                 // A lasting error (device gone or down) leaves the packets queued;
-                // the control thread sees the device's state and acts on it.
-                let _ = egress.flush();
+                // the control thread acts on it.
+                let errno = match egress.flush() {
+                    Ok(()) => 0,
+                    Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+                };
+                let targets = &mut self.targets;
                 egress.reap(&mut |tag, outcome| {
                     moved += 1;
                     deliver::settle(targets, tag, outcome);
                 });
+                self.note_errno(index, errno);
             }
         }
         moved
+    }
+
+    fn note_errno(&mut self, index: usize, errno: i32) {
+        if self.socket_errno[index] != errno {
+            self.socket_errno[index] = errno;
+            self.stats.socket_errno[index].store(errno, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     /// Whether the pump was told to stop and has nothing left to send.

@@ -154,6 +154,7 @@ impl Lan {
 
 fn wanted(remote: &str) -> Wanted {
     Wanted {
+        known: None,
         remote: remote.parse().expect("an address"),
         device: None,
         local: None,
@@ -207,7 +208,7 @@ fn a_link_local_remote_needs_a_device() {
     // The scope id of a socket address names the device, too.
     let SocketAddr::V6(mut scoped) = remote.parse().unwrap() else { unreachable!() };
     scoped.set_scope_id(hop.ifindex);
-    let again = Wanted { remote: scoped.into(), ..wanted(remote) };
+    let again = Wanted { known: None, remote: scoped.into(), ..wanted(remote) };
     assert_eq!(lan.a.resolve(&again).unwrap(), hop);
 }
 
@@ -251,7 +252,7 @@ fn rules_on_ports_take_part() {
 #[test]
 fn a_static_mac_asks_nobody() {
     let Some(lan) = Lan::new() else { return };
-    let wanted = Wanted { remote_mac: Some(NOBODY), ..wanted("10.77.0.99:6666") };
+    let wanted = Wanted { known: None, remote_mac: Some(NOBODY), ..wanted("10.77.0.99:6666") };
     let hop = lan.a.resolve(&wanted).unwrap();
     assert_eq!((hop.dst_mac, hop.mac_source), (Some(NOBODY), MacSource::Static));
     assert_eq!(lan.a.ip("neigh show to 10.77.0.99 dev up0"), "");

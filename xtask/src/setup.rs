@@ -57,6 +57,7 @@ const TESTS: &[Package] = &[
 const VMS: &[Package] = &[
     Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },
     Package { name: "busybox-static", probe: Probe::Program("busybox") },
+    Package { name: "libteam-utils", probe: Probe::Program("teamnl") },
     Package { name: "xz-utils", probe: Probe::Program("xz") },
     Package { name: "zstd", probe: Probe::Program("zstd") },
 ];

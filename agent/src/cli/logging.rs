@@ -25,10 +25,13 @@ pub fn start() {
     drop(result);
 }
 
-/// Lets one message through per interval, and counts the others.
+/// Lets one message through per interval, after a burst, and counts the others.
 #[derive(Debug)]
 pub struct Limited {
     interval: Duration,
+    burst: u32,
+    /// Time saved up for messages to come; an interval pays for one.
+    saved: Duration,
     last: Option<Instant>,
     suppressed: u64,
 }
@@ -37,17 +40,30 @@ impl Limited {
     /// At most one message per `interval`.
     #[must_use]
     pub fn to_one_per(interval: Duration) -> Self {
-        Self { interval, last: None, suppressed: 0 }
+        Self::to_bursts(1, interval)
+    }
+
+    /// At most `burst` messages at once, and one more per `interval`.
+    #[must_use]
+    pub fn to_bursts(burst: u32, interval: Duration) -> Self {
+        Self { interval, burst, saved: interval * burst, last: None, suppressed: 0 }
     }
 
     /// `Some` with the number of messages left out before, if this one may be logged.
     pub fn allow(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.duration_since(last) < self.interval) {
-            self.suppressed += 1;
-            return None;
-        }
+        let passed = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         self.last = Some(now);
-        Some(std::mem::take(&mut self.suppressed))
+        self.saved = (self.saved + passed).min(self.interval * self.burst);
+        match self.saved.checked_sub(self.interval) {
+            Some(left) => {
+                self.saved = left;
+                Some(std::mem::take(&mut self.suppressed))
+            }
+            None => {
+                self.suppressed += 1;
+                None
+            }
+        }
     }
 }
 
@@ -64,5 +80,16 @@ mod tests {
             assert_eq!(limited.allow(start + Duration::from_secs(second)), None);
         }
         assert_eq!(limited.allow(start + Duration::from_secs(60)), Some(59));
+    }
+    #[test]
+    fn a_burst_passes_and_is_saved_up_again() {
+        let mut limited = Limited::to_bursts(3, Duration::from_secs(10));
+        let start = Instant::now();
+        let allowed = |limited: &mut Limited, second| {
+            (0..5).filter(|_| limited.allow(start + Duration::from_secs(second)).is_some()).count()
+        };
+        assert_eq!(allowed(&mut limited, 0), 3);
+        assert_eq!(allowed(&mut limited, 10), 1);
+        assert_eq!(allowed(&mut limited, 1000), 3);
     }
 }

@@ -22,12 +22,36 @@ enum Action {
         #[command(flatten)]
         socket: SocketArgs,
     },
+    /// Switch a target on again.
+    #[command(after_help = "Example:\n  netconsole-agent target enable fleet")]
+    Enable {
+        /// The target.
+        name: String,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Switch a target off until it is switched on again or the agent restarts. What was
+    /// handed to its socket still leaves; what comes later stays in the record store.
+    #[command(after_help = "Example:\n  netconsole-agent target disable fleet")]
+    Disable {
+        /// The target.
+        name: String,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
 }
 
 pub(super) fn run(args: &TargetArgs) -> anyhow::Result<()> {
-    match &args.action {
+    let (socket, request) = match &args.action {
         Action::Resolve { name, socket } => {
-            socket.ask(&Request::Resolve { v: VERSION, target: name.clone() }).map(drop)
+            (socket, Request::Resolve { v: VERSION, target: name.clone() })
         }
-    }
+        Action::Enable { name, socket } => {
+            (socket, Request::Enable { v: VERSION, target: name.clone() })
+        }
+        Action::Disable { name, socket } => {
+            (socket, Request::Disable { v: VERSION, target: name.clone() })
+        }
+    };
+    socket.ask(&request).map(drop)
 }

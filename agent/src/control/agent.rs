@@ -37,8 +37,9 @@ use crate::{
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Stack of the data threads; all of it is locked, so it is not larger than needed.
 const STACK_BYTES: usize = 256 << 10;
-/// Housekeeping: boxes that came back are dropped, dead threads are noticed.
-const TICK: Duration = Duration::from_secs(1);
+/// Changes of the network that wait to be looked at. When there are more, the
+/// kernel's socket buffer overflows in the end, and everything is looked at anew.
+const CHANGES_QUEUED: usize = 256;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +196,8 @@ impl Agent {
         let netdev =
             std::mem::replace(&mut self.netdev, NetdevSource::Netlink { why: String::new() });
         let netdev_by = netdev.describe();
-        tokio::spawn(netdev::log_events(netdev));
+        let (changes_sender, changes) = mpsc::channel(CHANGES_QUEUED);
+        tokio::spawn(netdev::watch(netdev, changes_sender));
 
         let (asked_sender, mut asked) = mpsc::channel::<Asked>(16);
         let listener = self.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
@@ -206,8 +208,9 @@ impl Agent {
             &self.config,
             std::mem::take(&mut self.ledgers),
             self.control,
-            Arc::clone(&self.pump_waker),
+            (Arc::clone(&self.pump_waker), Arc::clone(&self.pump_stats)),
             Resolver::new()?,
+            changes,
         );
         let control = ControlView {
             started: self.started,
@@ -222,10 +225,7 @@ impl Agent {
         // a target that has to wait for its network must not hold up the boot.
         // Not under systemd: then nobody is to be told.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        let mut retry_at = manager.retry_waiting().await;
         loop {
-            let until_retry =
-                retry_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK));
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -233,26 +233,28 @@ impl Agent {
                     tracing::warn!("SIGHUP is ignored: reloading is not supported yet, restart the agent.");
                 }
                 Some((request, answer)) = asked.recv() => {
-                    let reply = match request {
-                        Request::Status { .. } => Reply {
+                    // A client that has gone away needs no answer.
+                    let _ = match request {
+                        Request::Status { .. } => answer.send(Reply {
                             ok: true,
                             error: None,
                             status: Some(Box::new(control.status(&manager))),
-                        },
+                        }),
                         Request::Resolve { target, .. } => {
-                            match manager.resolve(target.as_deref()).await {
-                                Ok(()) => Reply::done(),
-                                Err(error) => Reply::refused(error),
-                            }
+                            manager.resolve(target.as_deref(), answer);
+                            Ok(())
+                        }
+                        Request::Enable { target, .. } => {
+                            answer.send(manager.switch(&target, true))
+                        }
+                        Request::Disable { target, .. } => {
+                            answer.send(manager.switch(&target, false))
                         }
                     };
-                    // The client may have gone away.
-                    let _ = answer.send(reply);
                 }
                 () = flush_log(&mut programs_log) => {}
-                () = tokio::time::sleep(until_retry) => {}
+                () = manager.work() => {}
             }
-            retry_at = manager.retry_waiting().await;
             if self.pump_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("pump"));
             }
@@ -264,10 +266,10 @@ impl Agent {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         tracing::info!("Told to stop; sending what is left.");
         let deadline_ns = now_ns() + DRAIN_PATIENCE.as_nanos() as u64;
-        if manager.stop_pump(deadline_ns).is_ok() {
-            while !self.pump_thread.is_finished() && now_ns() < deadline_ns + 500_000_000 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        manager.stop_pump(deadline_ns);
+        while !self.pump_thread.is_finished() && now_ns() < deadline_ns + 500_000_000 {
+            manager.close_returned();
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.kmsg_stop.store(true, Ordering::Release);
         self.kmsg_waker.wake();

@@ -5,7 +5,11 @@
 
 pub mod agent;
 pub mod host_format;
+mod life;
 pub mod manager;
 mod netdev;
 pub mod socket;
+mod sockets;
 pub mod status;
+mod suspicion;
+mod way;

@@ -1,5 +1,6 @@
-//! Events of network devices: from a program where the kernel allows it, else
-//! from rtnetlink. They are logged; acting on them comes later.
+//! Changes of the network: events of devices from a program where the kernel allows
+//! it, and everything from rtnetlink. What they mean for the targets is the
+//! manager's business.
 
 use std::{
     io,
@@ -7,7 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{Interest, unix::AsyncFd};
+use futures_util::StreamExt as _;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+
+use super::manager::Change;
 
 use crate::{
     capture::{
@@ -15,8 +22,11 @@ use crate::{
         sequencer::RecordRing,
     },
     cli::logging::Limited,
-    net::links,
+    net::{NetEvent, NetEventKind, links},
 };
+
+/// Pause before a failed rtnetlink socket is opened anew.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where events of network devices come from.
 pub(super) enum NetdevSource {
@@ -38,55 +48,113 @@ impl NetdevSource {
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Program { hook: NetdevHook::Fentry, .. } => {
-                "fentry call_netdevice_notifiers_info".to_owned()
+                "fentry call_netdevice_notifiers_info, rtnetlink".to_owned()
             }
             Self::Program { hook: NetdevHook::Kprobe, .. } => {
-                "kprobe call_netdevice_notifiers_info".to_owned()
+                "kprobe call_netdevice_notifiers_info, rtnetlink".to_owned()
             }
             Self::Netlink { why } => format!("rtnetlink ({why})"),
         }
     }
 }
 
-/// Logs events of network devices, a few a minute in full and the rest as a count.
-pub(super) async fn log_events(source: NetdevSource) {
-    let mut limit = Limited::to_one_per(Duration::from_secs(1));
-    let mut tell = |event: String, ifindex: Option<u32>, name: Option<String>| {
-        if let Some(suppressed) = limit.allow(Instant::now()) {
-            tracing::info!(event, ifindex, name, suppressed, "A network device changed.");
+/// An event of a network device that a program saw.
+#[derive(Clone, Debug)]
+pub(super) struct NetdevChange {
+    /// `NETDEV_*` number.
+    event: u32,
+    pub(super) ifindex: u32,
+    name: String,
+}
+
+impl NetdevChange {
+    /// What it means, in rtnetlink's terms. `NETDEV_DOWN` and `NETDEV_UNREGISTER` come
+    /// after the fact; `NETDEV_CHANGE` says nothing about the direction.
+    pub(super) fn kind(&self) -> NetEventKind {
+        match self.event {
+            2 => NetEventKind::LinkDown,
+            6 => NetEventKind::LinkGone,
+            _ => NetEventKind::LinkChanged,
         }
-    };
+    }
+}
+
+/// Passes the changes of the network on, from both sources: the faster one wins, and the
+/// other one's news are old. A few a minute are logged. Ends with the receiver.
+pub(super) async fn watch(source: NetdevSource, changes: mpsc::Sender<Change>) {
+    let netlink = watch_netlink(changes.clone());
     match source {
-        NetdevSource::Program { fd, mut ring, .. } => {
-            let Ok(fd) = readable_events(fd) else { return };
-            loop {
-                let Ok(mut ready) = fd.readable().await else { return };
-                while let Some(item) = ring.next() {
-                    if let Some((event, ifindex, name)) = netdev_event(ring.bytes(item)) {
-                        tell(event_name(event), Some(ifindex), Some(name));
-                    }
-                    ring.release(item.end);
-                }
-                ready.clear_ready();
+        NetdevSource::Program { fd, ring, .. } => {
+            tokio::join!(netlink, watch_program(fd, ring, changes));
+        }
+        NetdevSource::Netlink { .. } => netlink.await,
+    }
+}
+
+async fn watch_program(fd: OwnedFd, mut ring: MappedRing, changes: mpsc::Sender<Change>) {
+    let mut log = Limited::to_one_per(Duration::from_secs(1));
+    let Ok(fd) = readable_events(fd) else { return };
+    loop {
+        let Ok(mut ready) = fd.readable().await else { return };
+        while let Some(item) = ring.next() {
+            let change = netdev_change(ring.bytes(item));
+            ring.release(item.end);
+            let Some(change) = change else { continue };
+            if let Some(suppressed) = log.allow(Instant::now()) {
+                let NetdevChange { event, ifindex, name } = &change;
+                let event = event_name(*event);
+                tracing::info!(event, ifindex, name, suppressed, "A network device changed.");
+            }
+            if changes.send(Change::Netdev(change)).await.is_err() {
+                return;
             }
         }
-        NetdevSource::Netlink { .. } => match links::watch() {
+        ready.clear_ready();
+    }
+}
+
+/// Watches rtnetlink, with a new socket if the old one fails.
+async fn watch_netlink(changes: mpsc::Sender<Change>) {
+    let mut complaints = Limited::to_one_per(Duration::from_secs(60));
+    let mut log = Limited::to_one_per(Duration::from_secs(1));
+    loop {
+        match links::watch() {
             Ok(mut events) => {
-                use futures_util::StreamExt as _;
                 while let Some(event) = events.next().await {
-                    tell(format!("{:?}", event.kind), event.ifindex, event.name);
+                    if let Some(name) = &event.name
+                        && let Some(suppressed) = log.allow(Instant::now())
+                    {
+                        let NetEvent { kind, ifindex, .. } = &event;
+                        tracing::info!(
+                            event = ?kind, ifindex, name, suppressed, "A network device changed."
+                        );
+                    }
+                    if changes.send(Change::Netlink(event)).await.is_err() {
+                        return;
+                    }
                 }
             }
-            Err(error) => tracing::warn!(%error, "Network devices are not watched."),
-        },
+            Err(error) => {
+                if let Some(suppressed) = complaints.allow(Instant::now()) {
+                    tracing::warn!(%error, suppressed, "The network is not watched by rtnetlink.");
+                }
+            }
+        }
+        tokio::time::sleep(REOPEN_PAUSE).await;
+        // Whatever happened in between was missed.
+        let missed = NetEvent::overrun();
+        if changes.send(Change::Netlink(missed)).await.is_err() {
+            return;
+        }
     }
 }
 
 /// Reads an [`agent_common::NetdevEvent`].
-fn netdev_event(bytes: &[u8]) -> Option<(u32, u32, String)> {
+fn netdev_change(bytes: &[u8]) -> Option<NetdevChange> {
     let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let name = bytes.get(16..32)?.split(|byte| *byte == 0).next()?;
-    Some((word(8)?, word(12)?, String::from_utf8_lossy(name).into_owned()))
+    let name = String::from_utf8_lossy(name).into_owned();
+    Some(NetdevChange { event: word(8)?, ifindex: word(12)?, name })
 }
 
 /// Names of `enum netdev_cmd` (`include/linux/netdevice.h`; its order has not

@@ -42,12 +42,29 @@ pub enum Request {
         /// The target; all if absent.
         target: Option<String>,
     },
+    /// Switch a target on, until the agent ends.
+    Enable {
+        /// Must be [`VERSION`].
+        v: u32,
+        /// The target.
+        target: String,
+    },
+    /// Switch a target off, until the agent ends.
+    Disable {
+        /// Must be [`VERSION`].
+        v: u32,
+        /// The target.
+        target: String,
+    },
 }
 
 impl Request {
     fn version(&self) -> u32 {
         match self {
-            Self::Status { v } | Self::Resolve { v, .. } => *v,
+            Self::Status { v }
+            | Self::Resolve { v, .. }
+            | Self::Enable { v, .. }
+            | Self::Disable { v, .. } => *v,
         }
     }
 }

@@ -72,16 +72,42 @@ pub struct TargetStatus {
     pub remote: String,
     /// `extended` or `basic`.
     pub format: String,
-    /// `active` or `waiting`.
+    /// `disabled`, `waiting`, `active` or `draining`.
     pub state: String,
-    /// What it waits for.
+    /// What it waits for, in words.
     pub waiting_for: Option<String>,
+    /// What it waits for, as a word for programs (`no_carrier`, `no_route`, …).
+    #[serde(default)]
+    pub waiting_kind: Option<String>,
     /// The way out of the host.
     pub egress: Option<EgressStatus>,
     /// The next hop.
     pub next_hop: Option<NextHopStatus>,
+    /// What works, and yet is probably not meant so.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Records of the account's `sent` that may have gone to a MAC address which was
+    /// no longer the right one.
+    #[serde(default)]
+    pub suspected: u64,
+    /// The last transitions, oldest first.
+    #[serde(default)]
+    pub transitions: Vec<TransitionStatus>,
     /// The account.
     pub account: Account,
+}
+
+/// A change of a target's state.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct TransitionStatus {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The state before; a waiting one with its kind.
+    pub from: String,
+    /// The state after.
+    pub to: String,
+    /// Why.
+    pub cause: String,
 }
 
 /// A way out.
@@ -106,6 +132,9 @@ pub struct NextHopStatus {
     pub mac: Option<String>,
     /// Gateway, if the remote is not on the link.
     pub gateway: Option<String>,
+    /// Seconds since the neighbour was last known to have that MAC address.
+    #[serde(default)]
+    pub confirmed_s: Option<u64>,
 }
 
 /// The account of a target: `seen = sent + filtered + lost + queued`.
@@ -150,6 +179,16 @@ impl From<Ledger> for Account {
             packets: ledger.packets,
             balances: ledger.balances(),
         }
+    }
+}
+
+impl TransitionStatus {
+    /// In one line, with the time as UTC.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.unix_ms);
+        let at = humantime::format_rfc3339_millis(at);
+        format!("{at} {} -> {}: {}", self.from, self.to, self.cause)
     }
 }
 
@@ -237,7 +276,20 @@ impl Status {
                     hop.gateway.as_deref().map(|via| format!(" via {via}")).unwrap_or_default();
                 let _ = writeln!(text, "  next hop: {} from {}{mac}{via}", hop.device, hop.source);
             }
+            for warning in &target.warnings {
+                let _ = writeln!(text, "  warning: {warning}");
+            }
             let _ = writeln!(text, "  account: {}", target.account.line());
+            if target.suspected > 0 {
+                let _ = writeln!(
+                    text,
+                    "  suspected: {} of the sent records may have gone to a wrong MAC address",
+                    target.suspected
+                );
+            }
+            for change in &target.transitions {
+                let _ = writeln!(text, "  {}", change.line());
+            }
         }
         text
     }

@@ -38,7 +38,7 @@ pub enum PushError {
     /// Every slot is in use; reap and try later.
     #[error("every transmit slot is in use")]
     Full,
-    /// The datagram does not fit the slot or the device's MTU.
+    /// The datagram does not fit the slot or the MTU.
     #[error("a packet of {len_bytes} bytes exceeds the limit of {limit_bytes} bytes")]
     TooLong {
         /// Bytes of the packet.
@@ -103,14 +103,19 @@ pub trait Egress: Send {
 
     /// Takes one datagram: hands a slot to `fill`, which writes into it and
     /// returns the length in bytes. The slot is memory that the kernel sends
-    /// from (AF_XDP) wherever the kind allows.
+    /// from (AF_XDP) wherever the kind allows. `mtu_bytes` is the longest IP packet on
+    /// this way, for kinds that take frames: it may differ between users of one socket.
     ///
     /// # Errors
     /// [`PushError::Full`] before `fill` was called, if no slot is free;
     /// [`PushError::TooLong`] or [`PushError::TooShort`] after it, and the slot
     /// is free again.
-    fn push(&mut self, tag: Tag, fill: &mut dyn FnMut(&mut [u8]) -> usize)
-    -> Result<(), PushError>;
+    fn push(
+        &mut self,
+        tag: Tag,
+        mtu_bytes: usize,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Result<(), PushError>;
 
     /// Hands what was pushed to the kernel: at most one system call for a batch
     /// where the kind allows it. What the kernel does not take now stays queued

@@ -27,15 +27,13 @@ pub struct PacketOptions {
     pub ifname: String,
     /// Slots of 2048 bytes; at least one is made.
     pub slots: u32,
-    /// MTU of the device in bytes; longer packets are refused.
-    pub mtu_bytes: u32,
 }
 
 impl PacketOptions {
     /// The default number of slots.
     #[must_use]
-    pub fn new(ifindex: u32, ifname: impl Into<String>, mtu_bytes: u32) -> Self {
-        Self { ifindex, ifname: ifname.into(), slots: SLOTS_DEFAULT, mtu_bytes }
+    pub fn new(ifindex: u32, ifname: impl Into<String>) -> Self {
+        Self { ifindex, ifname: ifname.into(), slots: SLOTS_DEFAULT }
     }
 }
 
@@ -61,17 +59,12 @@ pub fn open(options: &PacketOptions) -> Result<Box<dyn Egress>, OpenError> {
         .map_err(step("open a socket"))?;
     sys::set_qdisc_bypass(fd.as_fd()).map_err(step("set the qdisc bypass"))?;
     sys::bind_packet(fd.as_fd(), options.ifindex).map_err(step("bind"))?;
-    Ok(Box::new(PacketEgress {
-        fd,
-        queue: SlotQueue::new(options.slots.max(1) as usize),
-        mtu_bytes: options.mtu_bytes as usize,
-    }))
+    Ok(Box::new(PacketEgress { fd, queue: SlotQueue::new(options.slots.max(1) as usize) }))
 }
 
 struct PacketEgress {
     fd: OwnedFd,
     queue: SlotQueue,
-    mtu_bytes: usize,
 }
 
 impl Egress for PacketEgress {
@@ -86,9 +79,9 @@ impl Egress for PacketEgress {
     fn push(
         &mut self,
         tag: Tag,
+        mtu_bytes: usize,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
-        let mtu_bytes = self.mtu_bytes;
         self.queue.push(tag, fill, |slot, len_bytes| check_frame(slot, len_bytes, mtu_bytes))
     }
 

@@ -141,6 +141,7 @@ impl Egress for UdpEgress {
     fn push(
         &mut self,
         tag: Tag,
+        _mtu_bytes: usize,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         self.queue.push(tag, fill, |_, _| Ok(()))
@@ -184,7 +185,7 @@ mod tests {
 
     fn push(egress: &mut dyn Egress, number: u64) {
         egress
-            .push(Tag(number), &mut |slot| {
+            .push(Tag(number), 1500, &mut |slot| {
                 slot[..8].copy_from_slice(&number.to_le_bytes());
                 8
             })

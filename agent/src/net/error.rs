@@ -102,6 +102,18 @@ pub enum ResolveError {
         /// How long was waited.
         waited: Duration,
     },
+    /// The address to send from may not be used yet.
+    #[error(
+        "cannot send to {remote} by {device} yet: duplicate address detection of {local} is not finished; it takes a second or two"
+    )]
+    AddressTentative {
+        /// The remote.
+        remote: IpAddr,
+        /// The device's name.
+        device: String,
+        /// The address.
+        local: IpAddr,
+    },
     /// There is no address to send from.
     #[error(
         "cannot choose a source address towards {remote}: {cause}; give {device} an address of this family, or correct `local`"
@@ -117,6 +129,44 @@ pub enum ResolveError {
     /// netlink itself failed.
     #[error(transparent)]
     Netlink(#[from] NetError),
+}
+
+/// What stands in the way, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlockKind {
+    /// The device does not exist here.
+    NoDevice,
+    /// The device is down.
+    DeviceDown,
+    /// The device has no carrier.
+    NoCarrier,
+    /// The source address is not usable yet.
+    AddressTentative,
+    /// There is no source address.
+    NoAddress,
+    /// No route leads there.
+    NoRoute,
+    /// Nobody answers for the next hop.
+    NeighbourUnresolved,
+    /// The kernel could not be asked.
+    Netlink,
+}
+
+impl ResolveError {
+    /// What stands in the way.
+    #[must_use]
+    pub fn kind(&self) -> BlockKind {
+        match self {
+            Self::NoRoute { .. } | Self::DeviceNeeded { .. } => BlockKind::NoRoute,
+            Self::DeviceMissing { .. } => BlockKind::NoDevice,
+            Self::DeviceDown { .. } => BlockKind::DeviceDown,
+            Self::NoCarrier { .. } => BlockKind::NoCarrier,
+            Self::NeighbourUnresolved { .. } => BlockKind::NeighbourUnresolved,
+            Self::AddressTentative { .. } => BlockKind::AddressTentative,
+            Self::NoSource { .. } => BlockKind::NoAddress,
+            Self::Netlink(_) => BlockKind::Netlink,
+        }
+    }
 }
 
 fn via(device: &Option<String>) -> String {

@@ -3,27 +3,34 @@
 //! again. An event says *that* something changed; how things are now, the
 //! [`Resolver`](super::Resolver) tells.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use futures_util::stream::{BoxStream, StreamExt};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use tokio::task::JoinHandle;
 
 use super::NetError;
+use super::neighbour::usable_mac;
+use super::netlink::Neighbour;
+use crate::frame::MacAddr;
 
-const GROUPS: [MulticastGroup; 6] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
 ];
 
 /// What changed.
@@ -31,8 +38,12 @@ const GROUPS: [MulticastGroup; 6] = [
 pub enum NetEventKind {
     /// A device exists or changed, and is up with carrier.
     LinkRunning,
-    /// A device exists or changed, and is down or without carrier.
+    /// A device exists or changed, and is up without carrier.
+    LinkNoCarrier,
+    /// A device exists or changed, and is down.
     LinkDown,
+    /// Something about a device changed that does not say how it is now.
+    LinkChanged,
     /// A device is gone from this network namespace.
     LinkGone,
     /// An address was added or changed.
@@ -43,6 +54,8 @@ pub enum NetEventKind {
     RouteNew,
     /// A route was removed.
     RouteGone,
+    /// A routing rule was added or removed.
+    RuleChanged,
     /// A neighbour entry was added or changed its state.
     NeighbourNew,
     /// A neighbour entry was removed.
@@ -61,6 +74,27 @@ pub struct NetEvent {
     pub ifindex: Option<u32>,
     /// Its name, in events of links.
     pub name: Option<String>,
+    /// The entry, in events of neighbours.
+    pub neighbour: Option<NeighbourChange>,
+}
+
+impl NetEvent {
+    /// Anything may have changed.
+    #[must_use]
+    pub fn overrun() -> Self {
+        Self { kind: NetEventKind::Overrun, ifindex: None, name: None, neighbour: None }
+    }
+}
+
+/// A neighbour entry after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighbourChange {
+    /// The neighbour.
+    pub address: IpAddr,
+    /// Its MAC, if one is known.
+    pub mac: Option<MacAddr>,
+    /// Packets would be sent to that MAC (`NUD_VALID`).
+    pub usable: bool,
 }
 
 /// The stream of changes. It ends only if the socket fails; dropping it closes
@@ -107,46 +141,67 @@ impl Drop for Changes {
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetEvent> {
     let message = match payload {
         NetlinkPayload::InnerMessage(message) => message,
-        NetlinkPayload::Overrun(_) => {
-            return Some(NetEvent { kind: NetEventKind::Overrun, ifindex: None, name: None });
-        }
+        NetlinkPayload::Overrun(_) => return Some(NetEvent::overrun()),
         _ => return None,
     };
-    let (kind, ifindex, name) = match message {
+    let of = |kind, ifindex| NetEvent { kind, ifindex, name: None, neighbour: None };
+    Some(match message {
+        // Of other families: a bridge tells about its ports, IPv6 about a device's settings
+        // (`br_ifinfo_notify`, `inet6_ifinfo_notify`). A port that left is not gone.
+        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)
+            if link.header.interface_family != AddressFamily::Unspec =>
+        {
+            of(NetEventKind::LinkChanged, Some(link.header.index))
+        }
         RouteNetlinkMessage::NewLink(link) => {
-            let running = LinkFlags::Up | LinkFlags::LowerUp;
-            let kind = if link.header.flags.contains(running) {
-                NetEventKind::LinkRunning
-            } else {
+            let flags = link.header.flags;
+            let kind = if !flags.contains(LinkFlags::Up) {
                 NetEventKind::LinkDown
+            } else if !flags.contains(LinkFlags::LowerUp) {
+                NetEventKind::LinkNoCarrier
+            } else {
+                NetEventKind::LinkRunning
             };
-            (kind, Some(link.header.index), name(link))
+            NetEvent { name: name(&link), ..of(kind, Some(link.header.index)) }
         }
         RouteNetlinkMessage::DelLink(link) => {
-            (NetEventKind::LinkGone, Some(link.header.index), name(link))
+            NetEvent { name: name(&link), ..of(NetEventKind::LinkGone, Some(link.header.index)) }
         }
         RouteNetlinkMessage::NewAddress(address) => {
-            (NetEventKind::AddressNew, Some(address.header.index), None)
+            of(NetEventKind::AddressNew, Some(address.header.index))
         }
         RouteNetlinkMessage::DelAddress(address) => {
-            (NetEventKind::AddressGone, Some(address.header.index), None)
+            of(NetEventKind::AddressGone, Some(address.header.index))
         }
-        RouteNetlinkMessage::NewRoute(route) => (NetEventKind::RouteNew, device(&route), None),
-        RouteNetlinkMessage::DelRoute(route) => (NetEventKind::RouteGone, device(&route), None),
-        RouteNetlinkMessage::NewNeighbour(entry) => {
-            (NetEventKind::NeighbourNew, Some(entry.header.ifindex), None)
+        RouteNetlinkMessage::NewRoute(route) => of(NetEventKind::RouteNew, device(&route)),
+        RouteNetlinkMessage::DelRoute(route) => of(NetEventKind::RouteGone, device(&route)),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+            of(NetEventKind::RuleChanged, None)
         }
-        RouteNetlinkMessage::DelNeighbour(entry) => {
-            (NetEventKind::NeighbourGone, Some(entry.header.ifindex), None)
-        }
+        RouteNetlinkMessage::NewNeighbour(entry) => neighbour(entry, NetEventKind::NeighbourNew)?,
+        RouteNetlinkMessage::DelNeighbour(entry) => neighbour(entry, NetEventKind::NeighbourGone)?,
         _ => return None,
-    };
-    Some(NetEvent { kind, ifindex, name })
+    })
 }
 
-fn name(link: LinkMessage) -> Option<String> {
-    link.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name),
+/// `None` for entries of a bridge's forwarding table, which are no neighbours.
+fn neighbour(entry: NeighbourMessage, kind: NetEventKind) -> Option<NetEvent> {
+    let ifindex = Some(entry.header.ifindex);
+    let address = entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+        _ => None,
+    })?;
+    let entry = Neighbour::from(entry);
+    let mac = usable_mac(&entry);
+    let usable = mac.is_some() && kind == NetEventKind::NeighbourNew;
+    let neighbour = Some(NeighbourChange { address, mac: entry.mac, usable });
+    Some(NetEvent { kind, ifindex, name: None, neighbour })
+}
+
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })
 }

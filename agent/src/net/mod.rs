@@ -8,6 +8,7 @@
 //! called by the pump: everything here may sleep.
 
 mod choose;
+mod device;
 mod error;
 pub mod links;
 mod neighbour;
@@ -19,7 +20,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::choose::{EgressImpossible, choose_egress};
-pub use self::error::{NetError, ResolveError};
+pub use self::error::{BlockKind, NetError, ResolveError};
+pub use self::links::{NeighbourChange, NetEvent, NetEventKind};
 pub use self::resolve::Resolver;
 use crate::frame::MacAddr;
 
@@ -34,6 +36,9 @@ pub struct Wanted {
     /// leaves it to the route. As for any socket bound to a device, IPv4 takes
     /// a remote without a route to be on that device's link.
     pub device: Option<String>,
+    /// The device that was used last, where `device` is given: it is followed under
+    /// any name.
+    pub known: Option<KnownDevice>,
     /// The source address, which must be one of this host; `None` leaves it to
     /// the route.
     pub local: Option<IpAddr>,
@@ -41,6 +46,17 @@ pub struct Wanted {
     pub remote_mac: Option<MacAddr>,
     /// Longest wait for the neighbour to answer.
     pub patience: Duration,
+}
+
+/// A device, to be recognised again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// Its index. Indices are used again.
+    pub ifindex: u32,
+    /// Its name when it was last seen.
+    pub name: String,
+    /// Its MAC, if it speaks Ethernet.
+    pub mac: Option<MacAddr>,
 }
 
 /// The way to a remote at the moment of asking.
@@ -72,6 +88,19 @@ pub struct NextHop {
     pub xfrm_policies: bool,
     /// Where `dst_mac` comes from.
     pub mac_source: MacSource,
+    /// The device that `device` of [`Wanted`] means; another one than `ifindex` where
+    /// that is its master.
+    pub device: KnownDevice,
+    /// Whose MAC `dst_mac` is, if it comes from the neighbour table.
+    pub neighbour: Option<IpAddr>,
+    /// How long ago the neighbour was last known to have that MAC.
+    pub mac_confirmed_ago: Option<Duration>,
+    /// The MAC that the neighbour table says, where it is not the configured one.
+    pub neighbour_mac: Option<MacAddr>,
+    /// The device of the route, where a device is configured and that is another one.
+    pub route_device: Option<String>,
+    /// The configured device, where its master is used instead.
+    pub configured_device: Option<String>,
 }
 
 /// Where a destination MAC comes from.

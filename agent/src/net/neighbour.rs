@@ -20,7 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Mac(MacAddr),
+    /// With how long ago it was last known to be right.
+    Mac(MacAddr, Option<Duration>),
     /// Nobody answered; the last state seen, `None` without an entry.
     Silence(Option<NeighbourState>),
 }
@@ -43,7 +44,8 @@ pub(super) async fn resolve(
             netlink.use_neighbour(ifindex, address).await?;
         }
         if let Some(mac) = entry.as_ref().and_then(usable_mac) {
-            return Ok(Answer::Mac(mac));
+            let ago = entry.and_then(|entry| entry.confirmed_ago);
+            return Ok(Answer::Mac(mac, ago));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -52,6 +54,22 @@ pub(super) async fn resolve(
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
         entry = netlink.neighbour(ifindex, address).await?;
+    }
+}
+
+/// Has the kernel find out whether an entry still holds. What comes of it shows in the
+/// entry: confirmed at once, or failed after three seconds, and then
+/// [`resolve`] has it looked for by broadcast.
+pub(super) async fn confirm(netlink: &Netlink, ifindex: u32, address: IpAddr) -> io::Result<()> {
+    match netlink.neighbour(ifindex, address).await?.map(|entry| entry.state) {
+        Some(NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay) => {
+            netlink.probe_neighbour(ifindex, address).await
+        }
+        None | Some(NeighbourState::None | NeighbourState::Failed) => {
+            netlink.use_neighbour(ifindex, address).await
+        }
+        // It is being asked already, or the operator answers for it.
+        Some(_) => Ok(()),
     }
 }
 
@@ -65,7 +83,7 @@ fn wants_use(entry: Option<&Neighbour>) -> bool {
 
 /// The MAC of an entry that packets would be sent to (`NUD_VALID`,
 /// `include/net/neighbour.h`).
-fn usable_mac(entry: &Neighbour) -> Option<MacAddr> {
+pub(super) fn usable_mac(entry: &Neighbour) -> Option<MacAddr> {
     match entry.state {
         NeighbourState::Reachable
         | NeighbourState::Stale
@@ -85,7 +103,7 @@ mod tests {
     fn configured_entries_are_left_alone() {
         let mac = Some([2, 0, 0, 0, 0, 1]);
         for state in [NeighbourState::Permanent, NeighbourState::Noarp, NeighbourState::Reachable] {
-            let entry = Neighbour { state, mac };
+            let entry = Neighbour { state, mac, confirmed_ago: None };
             assert!(!wants_use(Some(&entry)));
             assert_eq!(usable_mac(&entry), mac);
         }
@@ -93,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_failed_entry_is_tried_again_and_its_old_mac_is_not_used() {
-        let entry = Neighbour { state: NeighbourState::Failed, mac: Some([2; 6]) };
+        let entry =
+            Neighbour { state: NeighbourState::Failed, mac: Some([2; 6]), confirmed_ago: None };
         assert!(wants_use(Some(&entry)));
         assert_eq!(usable_mac(&entry), None);
         assert!(wants_use(None));
@@ -101,7 +120,8 @@ mod tests {
 
     #[test]
     fn a_stale_mac_is_used_and_confirmed() {
-        let entry = Neighbour { state: NeighbourState::Stale, mac: Some([2; 6]) };
+        let entry =
+            Neighbour { state: NeighbourState::Stale, mac: Some([2; 6]), confirmed_ago: None };
         assert!(wants_use(Some(&entry)));
         assert_eq!(usable_mac(&entry), Some([2; 6]));
     }

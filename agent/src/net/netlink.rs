@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -18,10 +20,12 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rustix::io::Errno;
 
+use super::KnownDevice;
 use crate::frame::MacAddr;
 
 /// Longest wait for an answer. The kernel answers within the system call; only
@@ -32,6 +36,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const IFNAME_MAX_BYTES: usize = 15;
 /// `IFLA_ALT_IFNAME` (`include/uapi/linux/if_link.h`), which the library does not know at this level.
 const IFLA_ALT_IFNAME: u16 = 53;
+/// `USER_HZ`, the unit of times in neighbour entries on every architecture that matters here.
+const CLOCK_TICKS_PER_SECOND: u64 = 100;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
@@ -73,6 +79,40 @@ pub(super) struct Link {
     pub(super) mtu_bytes: u32,
     pub(super) up: bool,
     pub(super) carrier: bool,
+    /// Index of the bridge, bond, team or VRF that it is a port of.
+    pub(super) master: Option<u32>,
+    /// What made it (`IFLA_INFO_KIND`), for virtual devices.
+    pub(super) kind: Option<InfoKind>,
+}
+
+impl Link {
+    /// Whether the device stands on top of others and may carry the MAC of one of them.
+    pub(super) fn is_stacked(&self) -> bool {
+        self.kind.as_ref().is_some_and(|kind| {
+            matches!(
+                kind,
+                InfoKind::Vlan
+                    | InfoKind::Bridge
+                    | InfoKind::Bond
+                    | InfoKind::MacVlan
+                    | InfoKind::MacVtap
+                    | InfoKind::IpVlan
+                    | InfoKind::IpVtap
+                    | InfoKind::Vrf
+            ) || kind.to_string() == "team"
+        })
+    }
+
+    /// Whether frames of its ports may also leave through it.
+    pub(super) fn joins_ports(&self) -> bool {
+        self.kind.as_ref().is_some_and(|kind| {
+            matches!(kind, InfoKind::Bridge | InfoKind::Bond) || kind.to_string() == "team"
+        })
+    }
+
+    pub(super) fn known(&self) -> KnownDevice {
+        KnownDevice { ifindex: self.ifindex, name: self.name.clone(), mac: self.mac }
+    }
 }
 
 /// A neighbour table entry.
@@ -80,6 +120,8 @@ pub(super) struct Link {
 pub(super) struct Neighbour {
     pub(super) state: NeighbourState,
     pub(super) mac: Option<MacAddr>,
+    /// How long ago the neighbour was last known to be there.
+    pub(super) confirmed_ago: Option<Duration>,
 }
 
 /// An rtnetlink socket and the task that serves it.
@@ -145,9 +187,9 @@ impl Netlink {
                 _ => None,
             })
             .filter(|link| !matches!(key, LinkKey::Mac(mac) if link.mac != Some(mac)))
-            // VLANs and bridges share their lower device's MAC; like netconsole
-            // (`dev_getbyhwaddr_rcu`) take the one that was there first.
-            .min_by_key(|link| link.ifindex))
+            // VLANs and bridges share their lower device's MAC, which is the one that is
+            // meant; of several like netconsole (`dev_getbyhwaddr_rcu`) the one that was there first.
+            .min_by_key(|link| (link.is_stacked(), link.ifindex)))
     }
 
     pub(super) async fn neighbour(
@@ -177,15 +219,46 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::NewNeighbour(message), flags).await.map(drop)
     }
 
-    /// Whether `address` is one of this network namespace.
-    pub(super) async fn has_address(&self, address: IpAddr) -> io::Result<bool> {
+    /// Has the kernel ask a neighbour whether it is still there, by unicast, whatever the
+    /// state of the entry. It needs an entry with a MAC (`__neigh_update`).
+    pub(super) async fn probe_neighbour(&self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = neighbour_message(ifindex, address);
+        message.header.state = NeighbourState::Probe;
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_REPLACE;
+        self.ask(RouteNetlinkMessage::NewNeighbour(message), flags).await.map(drop)
+    }
+
+    /// The state of one of this network namespace's addresses; `None` without it.
+    pub(super) async fn own_address(&self, address: IpAddr) -> io::Result<Option<AddressState>> {
         let mut message = AddressMessage::default();
         message.header.family = family(address);
         let question = RouteNetlinkMessage::GetAddress(message);
         let answers = self.ask(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
-        Ok(answers.iter().any(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(entry) => is_own(entry, address),
-            _ => false,
+        Ok(answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(entry) if is_own(entry, address) => {
+                Some(AddressState::of(entry))
+            }
+            _ => None,
+        }))
+    }
+
+    /// An IPv6 address of a device that is not usable yet.
+    pub(super) async fn tentative_address(&self, ifindex: u32) -> io::Result<Option<IpAddr>> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        let question = RouteNetlinkMessage::GetAddress(message);
+        let answers = self.ask(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
+        Ok(answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(entry)
+                if entry.header.index == ifindex
+                    && AddressState::of(entry) == AddressState::Tentative =>
+            {
+                entry.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+            }
+            _ => None,
         }))
     }
 
@@ -266,6 +339,8 @@ impl From<LinkMessage> for Link {
             mtu_bytes: 0,
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
+            master: None,
+            kind: None,
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         for attribute in message.attributes {
@@ -273,6 +348,13 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.try_into().ok(),
                 LinkAttribute::Mtu(bytes) => link.mtu_bytes = bytes,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
@@ -282,11 +364,19 @@ impl From<LinkMessage> for Link {
 
 impl From<NeighbourMessage> for Neighbour {
     fn from(message: NeighbourMessage) -> Self {
-        let mac = message.attributes.into_iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.try_into().ok(),
-            _ => None,
-        });
-        Self { state: message.header.state, mac }
+        let mut entry = Self { state: message.header.state, mac: None, confirmed_ago: None };
+        for attribute in message.attributes {
+            match attribute {
+                NeighbourAttribute::LinkLayerAddress(bytes) => entry.mac = bytes.try_into().ok(),
+                NeighbourAttribute::CacheInfo(info) => {
+                    let ticks = u64::from(info.confirmed);
+                    let ago = Duration::from_millis(ticks * 1000 / CLOCK_TICKS_PER_SECOND);
+                    entry.confirmed_ago = Some(ago);
+                }
+                _ => {}
+            }
+        }
+        entry
     }
 }
 
@@ -296,6 +386,36 @@ fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     message.header.ifindex = ifindex;
     message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(address)));
     message
+}
+
+/// Whether an address may be sent from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddressState {
+    Usable,
+    /// Duplicate address detection goes on (RFC 4862, section 5.4).
+    Tentative,
+    /// Somebody else has it.
+    Duplicate,
+}
+
+impl AddressState {
+    fn of(entry: &AddressMessage) -> Self {
+        let mut flags = AddressFlags::from_bits_retain(entry.header.flags.bits().into());
+        for attribute in &entry.attributes {
+            if let AddressAttribute::Flags(more) = attribute {
+                flags |= *more;
+            }
+        }
+        if flags.contains(AddressFlags::Dadfailed) {
+            Self::Duplicate
+        } else if flags.contains(AddressFlags::Tentative)
+            && !flags.contains(AddressFlags::Optimistic)
+        {
+            Self::Tentative
+        } else {
+            Self::Usable
+        }
+    }
 }
 
 /// On a point-to-point device `Address` is the peer, and `Local` the own one.

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use netlink_packet_route::route::RouteType;
 use rustix::io::Errno;
 
 use super::error::{NetError, ResolveError};
 use super::neighbour::{self, Answer};
-use super::netlink::{Link, LinkKey, Netlink, Route, RouteQuery};
-use super::{MacSource, NextHop, Wanted, xfrm};
+use super::netlink::{AddressState, Link, LinkKey, Netlink, Route, RouteQuery};
+use super::{MacSource, NextHop, Wanted, device, xfrm};
 use crate::frame::{BROADCAST_MAC, MacAddr, group_mac};
 
 /// Asks the kernel for next hops. Cheap to clone; all clones share one socket.
@@ -38,29 +39,12 @@ impl Resolver {
     }
 
     /// The next hop with the MAC to send to. Waits for an unknown neighbour at
-    /// most `wanted.patience`. Calling it again every now and then keeps the
-    /// neighbour entry confirmed, which AF_XDP traffic does not.
+    /// most `wanted.patience`; the kernel goes on asking.
     ///
     /// # Errors
     /// See [`ResolveError`].
     pub async fn resolve(&self, wanted: &Wanted) -> Result<NextHop, ResolveError> {
-        let (mut hop, kind) = self.look_up(wanted).await?;
-        let remote = wanted.remote.ip().to_canonical();
-        if !hop.ethernet || hop.local_route {
-            return Ok(hop);
-        }
-        let neighbour = hop.gateway.unwrap_or(remote);
-        let (mac, source) = if let Some(mac) = wanted.remote_mac {
-            (mac, MacSource::Static)
-        } else if let Some(group) = group(neighbour, kind) {
-            group
-        } else {
-            let mac = self.neighbour_mac(&hop, neighbour, wanted).await?;
-            (mac, MacSource::Neighbour)
-        };
-        hop.dst_mac = Some(mac);
-        hop.mac_source = source;
-        Ok(hop)
+        self.by_best_device(wanted, true).await
     }
 
     /// The next hop without a MAC (`dst_mac` is `None`), for the UDP way out,
@@ -69,35 +53,110 @@ impl Resolver {
     /// # Errors
     /// See [`ResolveError`].
     pub async fn route(&self, wanted: &Wanted) -> Result<NextHop, ResolveError> {
-        self.look_up(wanted).await.map(|(hop, _)| hop)
+        self.by_best_device(wanted, false).await
     }
 
-    async fn look_up(&self, wanted: &Wanted) -> Result<(NextHop, RouteType), ResolveError> {
+    /// Has the kernel find out whether a neighbour is still where it was, by a unicast
+    /// question, whatever it believes. What comes of it is an event, and shows in
+    /// [`NextHop::mac_confirmed_ago`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn confirm(&self, ifindex: u32, address: IpAddr) -> Result<(), NetError> {
+        neighbour::confirm(&self.netlink, ifindex, address).await.map_err(|cause| NetError {
+            operation: "have the neighbour confirmed",
+            object: address.to_string(),
+            cause,
+        })
+    }
+
+    /// A port of a bridge, bond or team is reached through its master, if anything
+    /// is: what arrives for it, such as the neighbour's answer, goes to the master.
+    async fn by_best_device(
+        &self,
+        wanted: &Wanted,
+        with_mac: bool,
+    ) -> Result<NextHop, ResolveError> {
         let remote = wanted.remote.ip().to_canonical();
         self.check_local(wanted, remote).await?;
-        let device = self.wanted_device(wanted, remote).await?;
+        let configured = device::wanted(&self.netlink, wanted, remote).await?;
+        let master = match configured.as_ref().and_then(|port| port.master) {
+            Some(index) => device::find(&self.netlink, LinkKey::Index(index)).await?,
+            None => None,
+        };
+        if let (Some(port), Some(master)) = (&configured, master.filter(Link::joins_ports))
+            && let Ok(hop) = self.by_device(wanted, remote, Some(master), with_mac).await
+        {
+            return Ok(NextHop {
+                device: port.known(),
+                configured_device: Some(port.name.clone()),
+                ..hop
+            });
+        }
+        self.by_device(wanted, remote, configured, with_mac).await
+    }
+
+    async fn by_device(
+        &self,
+        wanted: &Wanted,
+        remote: IpAddr,
+        device: Option<Link>,
+        with_mac: bool,
+    ) -> Result<NextHop, ResolveError> {
+        let (mut hop, kind) = self.look_up(wanted, remote, device).await?;
+        if !with_mac || !hop.ethernet || hop.local_route {
+            return Ok(hop);
+        }
+        let neighbour = hop.gateway.unwrap_or(remote);
+        if let Some(mac) = wanted.remote_mac {
+            (hop.dst_mac, hop.mac_source) = (Some(mac), MacSource::Static);
+            hop.neighbour_mac = self.other_mac(&hop, neighbour, mac).await;
+        } else if let Some((mac, source)) = group(neighbour, kind) {
+            (hop.dst_mac, hop.mac_source) = (Some(mac), source);
+        } else {
+            let (mac, ago) = self.neighbour_mac(&hop, neighbour, wanted).await?;
+            (hop.dst_mac, hop.mac_source) = (Some(mac), MacSource::Neighbour);
+            (hop.neighbour, hop.mac_confirmed_ago) = (Some(neighbour), ago);
+        }
+        Ok(hop)
+    }
+
+    async fn look_up(
+        &self,
+        wanted: &Wanted,
+        remote: IpAddr,
+        device: Option<Link>,
+    ) -> Result<(NextHop, RouteType), ResolveError> {
+        if let Some(link) = &device {
+            // Before the route is asked for: without its device there is none, and
+            // "no route" would be the wrong thing to tell.
+            device::check(link, remote)?;
+        }
         let route = self.find_route(wanted, remote, device.as_ref()).await?;
+        let configured = device.is_some();
         let link = match (device, route.ifindex) {
             (Some(device), Some(index)) if device.ifindex == index => device,
             (Some(device), None) => device,
             // Without a device, or with one that stands for others (VRF).
-            (_, index) => self.link(LinkKey::Index(index.unwrap_or(0))).await?,
+            (_, index) => {
+                let index = index.unwrap_or(0);
+                let link = device::find(&self.netlink, LinkKey::Index(index)).await?;
+                let device = format!("number {index}");
+                link.ok_or(ResolveError::DeviceMissing { device })?
+            }
         };
-        check_link(&link, remote)?;
-        // The kernel does not repeat the source it was asked for.
-        let local = wanted.local.or(route.local).filter(|address| !address.is_unspecified());
-        let local = local.ok_or_else(|| ResolveError::NoSource {
-            remote,
-            device: link.name.clone(),
-            cause: format!("{} has none that can be used", link.name),
-        })?;
+        device::check(&link, remote)?;
+        let local = self.source(wanted, remote, &link, &route).await?;
         let xfrm_policies = xfrm::has_outbound_policies().await.map_err(|cause| NetError {
             operation: "list the IPsec policies",
             object: "this host".to_owned(),
             cause,
         })?;
+        let route_device =
+            if configured { self.other_device(wanted, remote, &link).await } else { None };
         let hop = NextHop {
             ifindex: link.ifindex,
+            device: link.known(),
             ifname: link.name,
             src_mac: link.mac.unwrap_or_default(),
             dst_mac: None,
@@ -110,8 +169,73 @@ impl Resolver {
             encapsulated: route.encapsulated,
             xfrm_policies,
             mac_source: MacSource::None,
+            neighbour: None,
+            mac_confirmed_ago: None,
+            neighbour_mac: None,
+            route_device,
+            configured_device: None,
         };
         Ok((hop, route.kind))
+    }
+
+    /// The address to send from. IPv6 leaves out what duplicate address detection has
+    /// not passed yet, and may then choose an address that does not reach the remote.
+    async fn source(
+        &self,
+        wanted: &Wanted,
+        remote: IpAddr,
+        link: &Link,
+        route: &Route,
+    ) -> Result<IpAddr, ResolveError> {
+        // The kernel does not repeat the source it was asked for.
+        let local = wanted.local.or(route.local).filter(|address| !address.is_unspecified());
+        let too_narrow = |local: IpAddr| match (local, remote) {
+            (IpAddr::V6(local), IpAddr::V6(remote)) => {
+                local.is_unicast_link_local() && is_global_unicast(remote)
+            }
+            _ => false,
+        };
+        if remote.is_ipv6() && local.is_none_or(too_narrow) {
+            let tentative = self.netlink.tentative_address(link.ifindex).await;
+            let tentative = tentative.map_err(addresses_unknown)?;
+            if let Some(local) = tentative {
+                return Err(ResolveError::AddressTentative {
+                    remote,
+                    device: link.name.clone(),
+                    local,
+                });
+            }
+        }
+        local.ok_or_else(|| ResolveError::NoSource {
+            remote,
+            device: link.name.clone(),
+            cause: format!("{} has none that can be used", link.name),
+        })
+    }
+
+    /// The device that the route leads by when none is asked for, if it is not this
+    /// one. Only a hint, so whatever goes wrong means no.
+    async fn other_device(&self, wanted: &Wanted, remote: IpAddr, link: &Link) -> Option<String> {
+        // An address of link scope has no route without its device.
+        if matches!(wanted.remote, SocketAddr::V6(address) if address.scope_id() != 0) {
+            return None;
+        }
+        let route = self.find_route(wanted, remote, None).await.ok()?;
+        let index = route.ifindex.filter(|index| *index != link.ifindex)?;
+        let other = device::find(&self.netlink, LinkKey::Index(index)).await.ok()??;
+        // A port and its master are one way.
+        (link.master != Some(index) && other.master != Some(link.ifindex)).then_some(other.name)
+    }
+
+    /// What the neighbour table says, if that is another MAC. Asks nobody on the wire.
+    async fn other_mac(
+        &self,
+        hop: &NextHop,
+        neighbour: IpAddr,
+        configured: MacAddr,
+    ) -> Option<MacAddr> {
+        let entry = self.netlink.neighbour(hop.ifindex, neighbour).await.ok()??;
+        neighbour::usable_mac(&entry).filter(|mac| *mac != configured)
     }
 
     /// IPv4 refuses a foreign source with `EINVAL`, like a blackhole route; IPv6
@@ -119,7 +243,7 @@ impl Resolver {
     async fn check_local(&self, wanted: &Wanted, remote: IpAddr) -> Result<(), ResolveError> {
         let Some(local) = wanted.local else { return Ok(()) };
         let device = wanted.device.clone().unwrap_or_else(|| "the device".to_owned());
-        let refuse = |cause| Err(ResolveError::NoSource { remote, device, cause });
+        let refuse = |cause| Err(ResolveError::NoSource { remote, device: device.clone(), cause });
         if local.is_ipv4() != remote.is_ipv4() {
             return refuse(format!("`local` {local} is of the other address family"));
         }
@@ -127,49 +251,15 @@ impl Resolver {
         if local.is_loopback() {
             return Ok(());
         }
-        let own = self.netlink.has_address(local).await.map_err(|cause| NetError {
-            operation: "list the addresses",
-            object: "this host".to_owned(),
-            cause,
-        })?;
-        if own { Ok(()) } else { refuse(format!("`local` {local} is no address of this host")) }
-    }
-
-    async fn wanted_device(
-        &self,
-        wanted: &Wanted,
-        remote: IpAddr,
-    ) -> Result<Option<Link>, ResolveError> {
-        let key = match (&wanted.device, wanted.remote) {
-            (Some(device), _) => match parse_mac(device) {
-                Some(mac) => LinkKey::Mac(mac),
-                None => LinkKey::Name(device),
-            },
-            (None, SocketAddr::V6(address)) if address.scope_id() != 0 => {
-                LinkKey::Index(address.scope_id())
+        match self.netlink.own_address(local).await.map_err(addresses_unknown)? {
+            Some(AddressState::Usable) => Ok(()),
+            Some(AddressState::Tentative) => {
+                Err(ResolveError::AddressTentative { remote, device, local })
             }
-            (None, _) if needs_device(remote) => return Err(ResolveError::DeviceNeeded { remote }),
-            (None, _) => return Ok(None),
-        };
-        let link = self.link(key).await?;
-        // Before the route is asked for: without its device there is none, and
-        // "no route" would be the wrong thing to tell.
-        check_link(&link, remote)?;
-        Ok(Some(link))
-    }
-
-    async fn link(&self, key: LinkKey<'_>) -> Result<Link, ResolveError> {
-        let name = match key {
-            LinkKey::Index(index) => format!("number {index}"),
-            LinkKey::Name(name) => name.to_owned(),
-            LinkKey::Mac(mac) => format!("with MAC {}", format_mac(mac)),
-        };
-        match self.netlink.link(key).await {
-            Ok(Some(link)) => Ok(link),
-            Ok(None) => Err(ResolveError::DeviceMissing { device: name }),
-            Err(cause) => {
-                Err(NetError { operation: "look up a device", object: name, cause }.into())
+            Some(AddressState::Duplicate) => {
+                refuse(format!("somebody else on the link has `local` {local}, too"))
             }
+            None => refuse(format!("`local` {local} is no address of this host")),
         }
     }
 
@@ -217,10 +307,10 @@ impl Resolver {
         hop: &NextHop,
         address: IpAddr,
         wanted: &Wanted,
-    ) -> Result<MacAddr, ResolveError> {
+    ) -> Result<(MacAddr, Option<Duration>), ResolveError> {
         let patience = wanted.patience;
         match neighbour::resolve(&self.netlink, hop.ifindex, address, patience).await {
-            Ok(Answer::Mac(mac)) => Ok(mac),
+            Ok(Answer::Mac(mac, ago)) => Ok((mac, ago)),
             Ok(Answer::Silence(state)) => Err(ResolveError::NeighbourUnresolved {
                 neighbour: address,
                 device: hop.ifname.clone(),
@@ -247,15 +337,13 @@ fn neighbour_error(hop: &NextHop, address: IpAddr, cause: io::Error) -> ResolveE
     }
 }
 
-fn check_link(link: &Link, remote: IpAddr) -> Result<(), ResolveError> {
-    let device = link.name.clone();
-    if !link.up {
-        Err(ResolveError::DeviceDown { remote, device })
-    } else if !link.carrier {
-        Err(ResolveError::NoCarrier { remote, device })
-    } else {
-        Ok(())
-    }
+fn addresses_unknown(cause: io::Error) -> ResolveError {
+    NetError { operation: "list the addresses", object: "this host".to_owned(), cause }.into()
+}
+
+/// Not for this link alone (RFC 4291, section 2.4), and not for a group.
+fn is_global_unicast(address: std::net::Ipv6Addr) -> bool {
+    !address.is_unicast_link_local() && !address.is_multicast() && !address.is_loopback()
 }
 
 const BLACKHOLE: &str = "a blackhole route discards its packets";
@@ -274,17 +362,6 @@ fn no_route_cause(errno: Errno) -> Option<&'static str> {
     }
 }
 
-/// IPv6 addresses of link scope (RFC 4291, 2.5.6 and 2.7) exist once per link.
-fn needs_device(remote: IpAddr) -> bool {
-    match remote {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(ip) => {
-            ip.is_unicast_link_local()
-                || (ip.is_multicast() && matches!(ip.octets()[1] & 0xf, 1 | 2))
-        }
-    }
-}
-
 /// The MAC of a group address. The route tells a directed broadcast.
 fn group(neighbour: IpAddr, kind: RouteType) -> Option<(MacAddr, MacSource)> {
     let subnet_broadcast = match neighbour {
@@ -296,53 +373,9 @@ fn group(neighbour: IpAddr, kind: RouteType) -> Option<(MacAddr, MacSource)> {
     })
 }
 
-/// `02:00:00:00:00:01`, or `None`. (A device name may hold colons too, but six
-/// groups of two hex digits exceed `IFNAMSIZ`.)
-fn parse_mac(text: &str) -> Option<MacAddr> {
-    let mut mac = [0; 6];
-    let mut groups = text.split(':');
-    for byte in &mut mac {
-        let group = groups.next().filter(|group| group.len() == 2)?;
-        if !group.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        *byte = u8::from_str_radix(group, 16).ok()?;
-    }
-    groups.next().is_none().then_some(mac)
-}
-
-fn format_mac(mac: MacAddr) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_whole_mac_is_one() {
-        assert_eq!(parse_mac("02:0A:ff:00:00:01"), Some([2, 10, 255, 0, 0, 1]));
-        for text in
-            ["eth0", "02:0a:ff:00:00", "02:0a:ff:00:00:01:02", "2:a:ff:0:0:1", "+2:0a:ff:00:00:01"]
-        {
-            assert_eq!(parse_mac(text), None, "{text}");
-        }
-        assert_eq!(format_mac([2, 10, 255, 0, 0, 1]), "02:0a:ff:00:00:01");
-    }
-
-    #[test]
-    fn link_scope_needs_a_device() {
-        for (remote, needed) in [
-            ("fe80::1", true),
-            ("ff02::1", true),
-            ("ff12::1", true),
-            ("ff05::1", false),
-            ("2001:db8::1", false),
-            ("169.254.0.1", false),
-        ] {
-            assert_eq!(needs_device(remote.parse().unwrap()), needed, "{remote}");
-        }
-    }
 
     #[test]
     fn the_route_tells_a_directed_broadcast() {

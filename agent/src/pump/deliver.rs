@@ -1,6 +1,6 @@
 //! From the record store to the sockets, per target.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -12,19 +12,37 @@ use crate::{
     netconsole::Encoder,
     record::Record,
     store::{Cursor, Entry, Store},
-    target::{Route, TargetSettings},
+    target::{Route, TargetSettings, pace::Bucket},
 };
+
+/// Most records of one target between a socket and its word on their fate: the most slots that
+/// a socket has.
+const IN_FLIGHT_MAX: usize = 2048;
+
+/// A record that a socket has, or gave back.
+#[derive(Clone, Copy)]
+struct Handed {
+    cursor: Cursor,
+    msgid: u32,
+}
 
 /// A target's state on the data path.
 pub(super) struct PumpTarget {
     settings: Cache<Arc<ArcSwap<TargetSettings>>, Arc<TargetSettings>>,
     cursor: Cursor,
     route: Option<Box<Route>>,
+    /// Records that the socket has whole, in the order of their pushes.
+    in_flight: VecDeque<Handed>,
+    /// The socket that they are with.
+    in_flight_on: usize,
+    /// Records that a retired socket gave back, by seq; they go first.
+    resend: VecDeque<Handed>,
+    bucket: Option<Bucket>,
     ledger: Ledger,
     shared: Arc<SharedLedger>,
     /// Number of the last message, as the kernel's `msgid`: the first one is 1.
     msgid: u32,
-    /// Datagrams of the record at the cursor that the socket has taken.
+    /// Datagrams of the record whose turn it is that the socket has taken.
     fragments_done: usize,
     ip_id: u16,
     /// A datagram of the record whose fate is being told was refused.
@@ -43,6 +61,10 @@ impl PumpTarget {
             settings: Cache::new(seed.settings),
             cursor,
             route: None,
+            in_flight: VecDeque::with_capacity(IN_FLIGHT_MAX),
+            in_flight_on: 0,
+            resend: VecDeque::with_capacity(IN_FLIGHT_MAX),
+            bucket: None,
             ledger,
             shared: seed.ledger,
             msgid: 0,
@@ -57,10 +79,16 @@ impl PumpTarget {
     pub(super) fn bind(&mut self, route: Box<Route>) -> Option<Box<Route>> {
         let old = self.route.replace(route);
         if old.as_ref().map(|old| old.egress) != self.route.as_ref().map(|new| new.egress) {
-            // The record at the cursor goes out whole on one socket.
+            // A record goes out whole on one socket.
             self.fragments_done = 0;
         }
         old
+    }
+
+    /// Gives the way back, and sends nothing until there is a new one.
+    pub(super) fn unbind(&mut self) -> Option<Box<Route>> {
+        self.fragments_done = 0;
+        self.route.take()
     }
 
     /// The socket at `index` is gone; a record that was sent in part starts anew.
@@ -72,13 +100,30 @@ impl PumpTarget {
 
     /// Whether something is left that could go out now.
     pub(super) fn can_send(&self, store: &Store, egresses: &[Option<Box<dyn Egress>>]) -> bool {
-        let Some(route) = &self.route else { return false };
-        matches!(egresses.get(route.egress), Some(Some(_))) && store.get(&self.cursor).is_some()
+        self.has_way(egresses) && self.has_more(store) && self.paced_until_ns().is_none()
+    }
+
+    /// When the pace lets the next record go, if that is what it waits for.
+    pub(super) fn paced_until_ns(&self) -> Option<u64> {
+        self.bucket.as_ref().and_then(Bucket::ready_at_ns)
+    }
+
+    fn has_more(&self, store: &Store) -> bool {
+        !self.resend.is_empty() || store.get(&self.cursor).is_some()
+    }
+
+    /// A way, and nothing on an older one whose fate is open: what is newer must not
+    /// be on the wire before it.
+    fn has_way(&self, egresses: &[Option<Box<dyn Egress>>]) -> bool {
+        self.route.as_ref().is_some_and(|route| {
+            matches!(egresses.get(route.egress), Some(Some(_)))
+                && (self.in_flight.is_empty() || self.in_flight_on == route.egress)
+        })
     }
 
     pub(super) fn publish(&mut self, store: &Store) {
         self.ledger.next_seq = store.next_seq();
-        self.ledger.waiting = store.next_seq() - self.cursor.seq();
+        self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.resend.len() as u64;
         debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         if self.ledger != self.published {
             self.shared.publish(&self.ledger);
@@ -91,11 +136,20 @@ impl PumpTarget {
     fn send(
         &mut self,
         index: usize,
+        now_ns: u64,
         store: &Store,
         encoder: &mut Encoder,
         egresses: &mut [Option<Box<dyn Egress>>],
     ) -> usize {
+        self.refill(now_ns);
         for done in 0..BATCH {
+            if let Some(handed) = self.resend.front().copied() {
+                if !self.send_again(index, handed, store, encoder, egresses) {
+                    return done;
+                }
+                self.resend.pop_front();
+                continue;
+            }
             let Some(entry) = store.get(&self.cursor) else { return done };
             match entry {
                 Entry::FellOff { count } => {
@@ -112,8 +166,14 @@ impl PumpTarget {
                 Entry::Record(record) => {
                     if !self.settings.load().wants(&record) {
                         self.ledger.filtered += 1;
-                    } else if !self.push(index, &record, encoder, egresses) {
-                        return done;
+                    } else {
+                        let handed =
+                            Handed { cursor: self.cursor, msgid: self.msgid.wrapping_add(1) };
+                        match self.push(index, handed, &record, encoder, egresses) {
+                            Pushed::Wait => return done,
+                            Pushed::Unseen => {}
+                            Pushed::Done => self.msgid = handed.msgid,
+                        }
                     }
                 }
             }
@@ -122,77 +182,135 @@ impl PumpTarget {
         BATCH
     }
 
-    /// Pushes the datagrams of one record; false if it has to wait.
-    fn push(
+    /// Pushes a record that came back from a retired socket; false if it has to wait.
+    fn send_again(
         &mut self,
         index: usize,
-        record: &Record<'_>,
+        handed: Handed,
+        store: &Store,
         encoder: &mut Encoder,
         egresses: &mut [Option<Box<dyn Egress>>],
     ) -> bool {
-        let Some(route) = &self.route else { return false };
-        let Some(Some(egress)) = egresses.get_mut(route.egress) else { return false };
+        match store.get(&handed.cursor) {
+            Some(Entry::Record(record)) => {
+                !matches!(self.push(index, handed, &record, encoder, egresses), Pushed::Wait)
+            }
+            // Entries never change; it can only have fallen off.
+            _ => {
+                self.ledger.lose(LostReason::Backlog, 1);
+                self.fragments_done = 0;
+                true
+            }
+        }
+    }
+
+    /// Follows the settings' pace.
+    fn refill(&mut self, now_ns: u64) {
+        let pace = self.settings.load().pace;
+        if self.bucket.as_ref().map(Bucket::pace) != pace {
+            self.bucket = pace.map(|pace| Bucket::new(pace, now_ns));
+        }
+        if let Some(bucket) = &mut self.bucket {
+            bucket.refill(now_ns);
+        }
+    }
+
+    /// Pushes the datagrams of one record.
+    fn push(
+        &mut self,
+        index: usize,
+        handed: Handed,
+        record: &Record<'_>,
+        encoder: &mut Encoder,
+        egresses: &mut [Option<Box<dyn Egress>>],
+    ) -> Pushed {
+        if !self.has_way(egresses) || self.in_flight.len() == IN_FLIGHT_MAX {
+            return Pushed::Wait;
+        }
+        let Some(route) = &self.route else { return Pushed::Wait };
+        let Some(Some(egress)) = egresses.get_mut(route.egress) else { return Pushed::Wait };
         let settings = self.settings.load();
-        let msgid = self.msgid.wrapping_add(1);
-        let mut datagrams = encoder.encode(record, &settings.format, msgid);
+        let mut datagrams = encoder.encode(record, &settings.format, handed.msgid);
         let count = datagrams.count();
         if count == 0 {
             // The basic format shows no line of it, as on the kernel's consoles.
             self.ledger.filtered += 1;
-            return true;
+            return Pushed::Unseen;
+        }
+        // A record that was begun is finished: the pace does not tear it apart.
+        if self.fragments_done == 0
+            && self.bucket.as_mut().is_some_and(|bucket| !bucket.may_begin())
+        {
+            return Pushed::Wait;
         }
         datagrams.skip(self.fragments_done);
         while self.fragments_done < count {
             let (first, last) = (self.fragments_done == 0, self.fragments_done + 1 == count);
             let tag = tag(index, first, last, record.approximated);
             let ip_id = self.ip_id;
-            let pushed = egress.push(tag, &mut |slot| match &route.header {
-                Some(header) => {
-                    let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
-                    let len = datagrams.write_next(payload).unwrap_or(0);
-                    header.write(slot, len, ip_id)
-                }
-                None => datagrams.write_next(slot).unwrap_or(0),
-            });
+            let pushed =
+                egress.push(tag, route.mtu_bytes as usize, &mut |slot| match &route.header {
+                    Some(header) => {
+                        let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
+                        let len = datagrams.write_next(payload).unwrap_or(0);
+                        header.write(slot, len, ip_id)
+                    }
+                    None => datagrams.write_next(slot).unwrap_or(0),
+                });
             match pushed {
                 Ok(()) => {
                     self.fragments_done += 1;
                     self.ip_id = self.ip_id.wrapping_add(1);
                     self.ledger.packets += 1;
+                    if let Some(bucket) = &mut self.bucket {
+                        bucket.take();
+                    }
                 }
-                Err(PushError::Full) => return false,
-                Err(PushError::TooLong { .. }) => return self.give_up(LostReason::TooLong, msgid),
-                Err(PushError::TooShort { .. }) => {
-                    return self.give_up(LostReason::Refused, msgid);
-                }
+                Err(PushError::Full) => return Pushed::Wait,
+                // The record cannot go this way at all; the next one may.
+                Err(PushError::TooLong { .. }) => return self.give_up(LostReason::TooLong),
+                Err(PushError::TooShort { .. }) => return self.give_up(LostReason::Refused),
             }
         }
+        self.in_flight_on = route.egress;
+        self.in_flight.push_back(handed);
         self.ledger.in_flight += 1;
-        self.finish_record(msgid);
-        true
-    }
-
-    /// The record cannot go this way at all; the next one may.
-    fn give_up(&mut self, reason: LostReason, msgid: u32) -> bool {
-        self.ledger.lose(reason, 1);
-        self.finish_record(msgid);
-        true
-    }
-
-    fn finish_record(&mut self, msgid: u32) {
-        self.msgid = msgid;
         self.fragments_done = 0;
+        Pushed::Done
     }
+
+    fn give_up(&mut self, reason: LostReason) -> Pushed {
+        self.ledger.lose(reason, 1);
+        self.fragments_done = 0;
+        Pushed::Done
+    }
+
+    /// The fate of the oldest record in flight is known.
+    fn landed(&mut self) -> Option<Handed> {
+        debug_assert_eq!(self.ledger.in_flight, self.in_flight.len() as u64);
+        self.ledger.in_flight -= 1;
+        self.in_flight.pop_front()
+    }
+}
+
+/// What became of a record that was to be pushed.
+enum Pushed {
+    /// It has to wait.
+    Wait,
+    /// There is nothing to be sent of it.
+    Unseen,
+    /// The socket has it, or it was given up.
+    Done,
 }
 
 impl Pump {
     /// Sends what the targets have not got yet; returns how many entries moved.
-    pub(super) fn deliver(&mut self) -> usize {
+    pub(super) fn deliver(&mut self, now_ns: u64) -> usize {
         let Self { targets, store, encoder, egresses, .. } = self;
         targets
             .iter_mut()
             .enumerate()
-            .map(|(index, target)| target.send(index, store, encoder, egresses))
+            .map(|(index, target)| target.send(index, now_ns, store, encoder, egresses))
             .sum()
     }
 }
@@ -221,7 +339,7 @@ pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
     }
     target.refused |= outcome == Outcome::Refused;
     if tag.0 & LAST != 0 {
-        target.ledger.in_flight -= 1;
+        target.landed();
         if target.refused {
             target.ledger.lose(LostReason::Refused, 1);
         } else {
@@ -231,11 +349,14 @@ pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
     }
 }
 
-/// Counts a datagram that its socket gave up.
+/// Takes back a datagram that its socket gave up: its record is sent again, in its place.
 pub(super) fn abandon(targets: &mut [PumpTarget], tag: Tag) {
     let Some(target) = target_of(targets, tag) else { return };
-    if tag.0 & LAST != 0 {
-        target.ledger.in_flight -= 1;
-        target.ledger.lose(LostReason::Retired, 1);
+    if tag.0 & LAST != 0
+        && let Some(handed) = target.landed()
+    {
+        let newer = |other: &Handed| other.cursor.seq() < handed.cursor.seq();
+        let at = target.resend.partition_point(newer);
+        target.resend.insert(at, handed);
     }
 }

@@ -3,8 +3,10 @@
 //! [`TargetSettings`] are immutable and shared; [`Route`] is owned by the pump
 //! while it is in use. How a route is found is the business of `control` and `net`.
 
+pub mod pace;
 pub mod state;
 
+use self::pace::Pace;
 use crate::{frame::HeaderTemplate, netconsole::Format, record::Record};
 
 /// What one target wants, as checked and prepared by the control thread.
@@ -16,6 +18,8 @@ pub struct TargetSettings {
     pub format: Format,
     /// Least severe level that is sent, 0 to 7.
     pub max_level: u8,
+    /// How fast it may send; `None` is as fast as it can.
+    pub pace: Option<Pace>,
 }
 
 impl TargetSettings {
@@ -32,6 +36,8 @@ impl TargetSettings {
 pub struct Route {
     /// Which of the pump's sockets.
     pub egress: usize,
+    /// Longest IP packet on this way, in bytes.
+    pub mtu_bytes: u32,
     /// Headers, for a socket that takes whole frames.
     pub header: Option<HeaderTemplate>,
 }

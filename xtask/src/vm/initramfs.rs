@@ -80,6 +80,32 @@ pub(crate) fn add_base(archive: &mut Archive) -> Result<()> {
     archive.copy("bin/busybox", &busybox)
 }
 
+/// Adds programs of this machine with the shared libraries they need, as `ldd`
+/// tells them.
+pub(crate) fn add_programs(archive: &mut Archive, names: &[&str]) -> Result<()> {
+    let mut libraries = BTreeSet::new();
+    for name in names {
+        let path =
+            which(name).with_context(|| format!("{name} is missing: run `cargo xtask setup`"))?;
+        archive.copy(&format!("bin/{name}"), &path)?;
+        let out = cmd("ldd", [&path]).output().context("cannot start ldd")?;
+        let listed = String::from_utf8_lossy(&out.stdout).into_owned();
+        let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
+        libraries.extend(paths.map(PathBuf::from));
+    }
+    let mut directories = BTreeSet::from(["lib".to_owned()]);
+    for library in libraries {
+        let path = library.to_string_lossy().trim_start_matches('/').to_owned();
+        for (end, _) in path.match_indices('/') {
+            if directories.insert(path[..end].to_owned()) {
+                archive.directory(&path[..end]);
+            }
+        }
+        archive.copy(&path, &library)?;
+    }
+    Ok(())
+}
+
 /// Adds `wanted` modules, what they depend on, and the `modules.dep` that
 /// `modprobe` reads. What is built into the kernel is left out.
 pub(crate) fn add_modules(archive: &mut Archive, kernel: &Kernel, wanted: &[&str]) -> Result<()> {

@@ -16,6 +16,7 @@ mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,10 +24,10 @@ use anyhow::{Context, Result, ensure};
 use self::judge::Evidence;
 use self::qemu::Boot;
 use self::report::{Outcome, Report, Verdict};
-use crate::run::{execute, root, target_dir};
+use crate::run::{execute, root, shown, target_dir};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
-use crate::summary::Count;
+use crate::summary::{CargoTest, Count};
 use crate::toolchain::Toolchain;
 
 /// The oldest kernel that is supported and the newest stable one.
@@ -39,6 +40,21 @@ const BOOT_LIMIT: Duration = Duration::from_secs(420);
 /// Modules for the network, the records that drivers print, and netconsole.
 const MODULES: &[&str] =
     &["virtio_pci", "virtio_net", "configfs", "netconsole", "veth", "bridge", "e1000e"];
+
+/// Devices that the network tests are about.
+const NETWORK_MODULES: &[&str] = &[
+    "virtio_pci",
+    "veth",
+    "bridge",
+    "8021q",
+    "bonding",
+    "team",
+    "team_mode_activebackup",
+    "dummy",
+    "af_packet",
+];
+/// The integration tests that run in the guest: a file of `tests/tests`.
+const NETWORK_TESTS: &str = "stacked";
 
 /// Arguments of the command.
 #[derive(clap::Args)]
@@ -85,22 +101,8 @@ pub(crate) fn test(
     pack(&kernel, &programs, &initramfs)?;
 
     let start = Instant::now();
-    let boot = Boot::in_dir(&dir);
-    let attempt = || {
-        boot.run(&kernel.image, &initramfs, BOOT_LIMIT, interrupt)?;
-        let bytes =
-            fs::read(&boot.report).with_context(|| format!("read {}", boot.report.display()))?;
-        Report::parse(&bytes)
-    };
-    let report = attempt().or_else(|error| {
-        interrupt.check()?;
-        // Emulated guests hang now and then while booting.
-        println!("vm: RETRY of {}: {error:#} (see {})", kernel.release, dir.display());
-        attempt()
-    });
-    let report = report.with_context(|| {
-        format!("kernel {} in a VM; what it said is in {}", kernel.release, dir.display())
-    })?;
+    let boot = Boot::in_dir(&dir, "");
+    let report = boot_with_retry(&boot, &kernel, &initramfs, interrupt)?;
     if verbose {
         report.other.iter().for_each(|line| println!("guest    | {line}"));
     }
@@ -108,12 +110,72 @@ pub(crate) fn test(
     let captured = capture::datagrams(&pcap).context("what left the VM")?;
     let mut outcomes = report.tests.clone();
     outcomes.extend(Evidence::new(&report, &captured).judge());
-    let count = print(&kernel.release, &outcomes);
+    let mut count = print(&kernel.release, &outcomes);
+    count += network(&kernel, &programs, &dir, interrupt, verbose)?;
     println!("vm: {} took {:.0} s: {count}", kernel.release, start.elapsed().as_secs_f64());
     if count.failed > 0 {
         println!("vm: the console, the report and the capture are in {}", dir.display());
     }
     Ok(count)
+}
+
+/// Runs the integration tests whose devices this machine's kernel may lack, in a
+/// boot of their own.
+fn network(
+    kernel: &kernel::Kernel,
+    programs: &Programs,
+    dir: &Path,
+    interrupt: &Interrupt,
+    verbose: bool,
+) -> Result<Count> {
+    let dir = dir.join("network");
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let initramfs = dir.join("initramfs.cpio");
+    let mut archive = base_archive(kernel, programs, NETWORK_MODULES)?;
+    initramfs::add_programs(&mut archive, &["ip", "teamnl"])?;
+    archive.copy("bin/network_tests", &programs.network_tests)?;
+    fs::write(&initramfs, archive.finish())
+        .with_context(|| format!("write {}", initramfs.display()))?;
+    let boot = Boot::in_dir(&dir, "vm_tests=network");
+    let report = boot_with_retry(&boot, kernel, &initramfs, interrupt)?;
+    let mut output = CargoTest::default();
+    for line in &report.other {
+        output.read_line(line);
+        if verbose || line.starts_with("test ") || line.starts_with("SKIPPED: ") {
+            println!("vm test {} network {line}", kernel.release);
+        }
+    }
+    let mut count = output.count();
+    if count == Count::default() {
+        println!("vm: the network tests did not run, see {}", boot.report.display());
+        count.failed = 1;
+    } else if count.failed > 0 {
+        report.other.iter().for_each(|line| println!("guest    | {line}"));
+    }
+    Ok(count)
+}
+
+/// Emulated guests hang now and then while booting.
+fn boot_with_retry(
+    boot: &Boot,
+    kernel: &kernel::Kernel,
+    initramfs: &Path,
+    interrupt: &Interrupt,
+) -> Result<Report> {
+    let attempt = || {
+        boot.run(&kernel.image, initramfs, BOOT_LIMIT, interrupt)?;
+        let bytes =
+            fs::read(&boot.report).with_context(|| format!("read {}", boot.report.display()))?;
+        Report::parse(&bytes)
+    };
+    let report = attempt().or_else(|error| {
+        interrupt.check()?;
+        println!("vm: RETRY of {}: {error:#} (see {})", kernel.release, boot.report.display());
+        attempt()
+    });
+    report.with_context(|| {
+        format!("kernel {} in a VM; what it said is in {}", kernel.release, boot.report.display())
+    })
 }
 
 fn print(release: &str, outcomes: &[Outcome]) -> Count {
@@ -139,31 +201,68 @@ fn print(release: &str, outcomes: &[Outcome]) -> Count {
     count
 }
 
-/// Where the two programs of the guest are.
+/// Where the programs of the guest are.
 struct Programs {
     agent: PathBuf,
     runner: PathBuf,
+    network_tests: PathBuf,
 }
 
-/// Builds both without shared libraries, in a directory of their own.
+/// Builds them without shared libraries, in a directory of their own.
 fn build(toolchain: &Toolchain) -> Result<Programs> {
     let target_dir = target_dir().join("vm/build");
-    let mut cargo = toolchain.cargo(["build", "--release", "--locked", "--target", TARGET]);
-    cargo.args(["-p", "netconsole-agent", "-p", "agent-tests", "--bins", "--target-dir"]);
-    cargo.arg(&target_dir);
-    // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
-    cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
-    execute(&mut cargo)?;
+    let cargo = |args: &[&'static str]| {
+        let mut cargo = toolchain.cargo(args.iter().copied());
+        cargo.args(["--release", "--locked", "--target", TARGET, "--target-dir"]);
+        cargo.arg(&target_dir);
+        // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
+        let flags = "-C target-feature=+crt-static";
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags);
+        cargo
+    };
+    execute(&mut cargo(&["build", "-p", "netconsole-agent", "-p", "agent-tests", "--bins"]))?;
+    let mut tests = cargo(&["test", "-p", "agent-tests", "--test", NETWORK_TESTS, "--no-run"]);
+    let network_tests = executable(tests.arg("--message-format=json-render-diagnostics"))?;
     let built = target_dir.join(TARGET).join("release");
-    Ok(Programs { agent: built.join("netconsole-agent"), runner: built.join("vm_runner") })
+    Ok(Programs {
+        agent: built.join("netconsole-agent"),
+        runner: built.join("vm_runner"),
+        network_tests,
+    })
+}
+
+/// The test binary that a `cargo test --no-run` built, from cargo's messages.
+fn executable(cargo: &mut Command) -> Result<PathBuf> {
+    println!("+ {}", shown(cargo));
+    let out = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    ensure!(out.status.success(), "the network tests cannot be built");
+    let messages = String::from_utf8_lossy(&out.stdout).into_owned();
+    let of_test = |message: &serde_json::Value| {
+        (message["target"]["name"] == NETWORK_TESTS)
+            .then(|| message["executable"].as_str().map(PathBuf::from))?
+    };
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .find_map(|message| of_test(&message))
+        .context("cargo did not say where the network tests are")
+}
+
+fn base_archive(
+    kernel: &kernel::Kernel,
+    programs: &Programs,
+    modules: &[&str],
+) -> Result<initramfs::Archive> {
+    let mut archive = initramfs::Archive::default();
+    initramfs::add_base(&mut archive)?;
+    initramfs::add_modules(&mut archive, kernel, modules)?;
+    archive.copy("init", &root().join("tests/vm/init"))?;
+    archive.copy("bin/netconsole-agent", &programs.agent)?;
+    Ok(archive)
 }
 
 fn pack(kernel: &kernel::Kernel, programs: &Programs, into: &Path) -> Result<()> {
-    let mut archive = initramfs::Archive::default();
-    initramfs::add_base(&mut archive)?;
-    initramfs::add_modules(&mut archive, kernel, MODULES)?;
-    archive.copy("init", &root().join("tests/vm/init"))?;
-    archive.copy("bin/netconsole-agent", &programs.agent)?;
+    let mut archive = base_archive(kernel, programs, MODULES)?;
     archive.copy("bin/vm_runner", &programs.runner)?;
     fs::write(into, archive.finish()).with_context(|| format!("write {}", into.display()))
 }

@@ -28,12 +28,15 @@ pub(crate) struct Boot {
     pub(crate) report: PathBuf,
     /// The frames on the VM's network, in both directions.
     pub(crate) pcap: PathBuf,
+    /// More for the kernel's command line.
+    pub(crate) append: &'static str,
 }
 
 impl Boot {
     /// Where the files of a boot in `dir` are.
-    pub(crate) fn in_dir(dir: &Path) -> Self {
+    pub(crate) fn in_dir(dir: &Path, append: &'static str) -> Self {
         Self {
+            append,
             console: dir.join("console.log"),
             report: dir.join("report.log"),
             pcap: dir.join("net.pcap"),
@@ -104,8 +107,6 @@ impl Boot {
             "e1000e",
             "-device",
             "isa-debug-exit,iobase=0xf4,iosize=0x4",
-            "-append",
-            "console=ttyS0 quiet panic=-1 log_buf_len=1M net.ifnames=0",
         ]
         .map(OsString::from)
         .to_vec();
@@ -114,6 +115,8 @@ impl Boot {
             text.push(path);
             text
         };
+        let append = "console=ttyS0 quiet panic=-1 log_buf_len=1M net.ifnames=0";
+        arguments.extend(["-append".into(), format!("{append} {}", self.append).into()]);
         arguments.extend(["-kernel".into(), kernel.into(), "-initrd".into(), initramfs.into()]);
         for serial in [&self.console, &self.report] {
             arguments.extend(["-serial".into(), file("file:", serial)]);

@@ -9,7 +9,8 @@ use super::{Effect, Event, Reason, SocketId, State, Ticket, Timer, WaitKind, Way
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// An active target is looked at this often even if nothing happens: an event may have been missed.
-const RECHECK: Duration = Duration::from_secs(30);
+/// It is also how often the neighbour's last confirmation is looked at.
+const RECHECK: Duration = Duration::from_secs(15);
 /// Wait before a better way out is tried again: the first, and the longest.
 const UPGRADE_FIRST: Duration = Duration::from_secs(5);
 const UPGRADE_MAX: Duration = Duration::from_secs(300);
@@ -83,6 +84,18 @@ impl<W: Way> Machine<W> {
     #[must_use]
     pub fn socket(&self) -> Option<SocketId> {
         self.held.as_ref().map(|held| held.socket)
+    }
+
+    /// The better way that is not taken for the time being.
+    #[must_use]
+    pub fn avoided(&self) -> Option<&W> {
+        self.avoided.as_ref()
+    }
+
+    /// Whether no look is under way, and no opening that the target waits for.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.look.is_none() && (self.state == State::Active || self.opening.is_none())
     }
 
     /// Takes one event and tells what to do, in order.

@@ -1,0 +1,334 @@
+//! One target in the care of the control thread: its state machine with the
+//! clock, the log and the memory that the machine itself does not have.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::task::AbortHandle;
+
+use super::{
+    status::{EgressStatus, NextHopStatus, TargetStatus, TransitionStatus},
+    suspicion::Suspicion,
+    way::WayOut,
+};
+use crate::{
+    cli::logging::Limited,
+    config,
+    egress::EgressKind,
+    ledger::SharedLedger,
+    net::{KnownDevice, MacSource},
+    netconsole::FormatKind,
+    target::state::{Event, Machine, State, Timer, WaitKind},
+};
+
+/// Transitions that `status` shows.
+const HISTORY: usize = 16;
+/// Transitions are logged one by one; a target that changes for ever tells so many,
+/// and then one a minute: the log may come back as kernel records.
+const LOG_BURST: u32 = 16;
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// A target is looked at again after this long, and after twice as long each time
+/// that a look brings nothing new: other devices of the host may change all the time.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(80);
+
+/// See the module's description.
+pub(super) struct Life {
+    pub(super) config: Arc<config::Target>,
+    pub(super) ledger: Arc<SharedLedger>,
+    pub(super) machine: Machine<WayOut>,
+    pub(super) timers: BTreeMap<Timer, Instant>,
+    pub(super) look: Option<AbortHandle>,
+    looked_at: Option<Instant>,
+    look_pause: Duration,
+    /// The way as it was found last.
+    pub(super) found: Option<WayOut>,
+    /// The device that was used last, to recognise it again.
+    pub(super) known: Option<KnownDevice>,
+    /// Why a better way out is not used.
+    pub(super) fallback_reason: Option<String>,
+    pub(super) suspicion: Suspicion,
+    /// Records done with, and for how many ticks that has not changed.
+    progress: (u64, u32),
+    history: VecDeque<TransitionStatus>,
+    log: Limited,
+}
+
+impl Life {
+    pub(super) fn new(config: config::Target, ledger: Arc<SharedLedger>) -> Self {
+        Self {
+            config: Arc::new(config),
+            ledger,
+            machine: Machine::new(),
+            timers: BTreeMap::new(),
+            look: None,
+            looked_at: None,
+            look_pause: LOOK_PAUSE_MIN,
+            found: None,
+            known: None,
+            fallback_reason: None,
+            suspicion: Suspicion::default(),
+            progress: (0, 0),
+            history: VecDeque::with_capacity(HISTORY),
+            log: Limited::to_bursts(LOG_BURST, LOG_EVERY),
+        }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        *self.machine.state() == State::Active
+    }
+
+    /// When the next look may begin; and it is said to begin then.
+    pub(super) fn look_at(&mut self, now: Instant) -> Instant {
+        let earliest = self.looked_at.map_or(now, |at| at + self.look_pause);
+        if now > earliest + LOOK_PAUSE_MAX * 10 {
+            self.look_pause = LOOK_PAUSE_MIN;
+        }
+        let at = earliest.max(now);
+        self.looked_at = Some(at);
+        at
+    }
+
+    /// Whether the last look brought something new decides how soon the next one is.
+    pub(super) fn looked(&mut self, news: bool) {
+        self.look_pause =
+            if news { LOOK_PAUSE_MIN } else { (self.look_pause * 2).min(LOOK_PAUSE_MAX) };
+    }
+
+    /// Counts the ticks without progress; true if something was handed to a socket and
+    /// nothing has become of it for that long.
+    pub(super) fn is_stuck(&mut self, ticks: u32) -> bool {
+        let ledger = self.ledger.read();
+        let done = ledger.sent + ledger.filtered + ledger.lost_total();
+        let idle = ledger.in_flight == 0 || !self.is_active() || done != self.progress.0;
+        self.progress = (done, if idle { 0 } else { self.progress.1 + 1 });
+        self.progress.1 >= ticks
+    }
+
+    /// Whether an event about this neighbour is worth a look.
+    pub(super) fn cares_for(&self, neighbour: &crate::net::NeighbourChange) -> bool {
+        let hop = self.found.as_ref().and_then(|way| way.hop.as_ref());
+        match self.machine.state() {
+            State::Active => hop.is_some_and(|hop| {
+                hop.neighbour == Some(neighbour.address)
+                    && !(neighbour.usable && neighbour.mac == hop.dst_mac)
+            }),
+            State::Waiting(reason) => {
+                reason.kind == WaitKind::NeighbourUnresolved && neighbour.usable
+            }
+            State::Disabled | State::Draining => false,
+        }
+    }
+
+    /// Where the receiver may be, in the order to try.
+    pub(super) fn remotes(&self) -> Vec<SocketAddr> {
+        vec![self.config.remote]
+    }
+
+    /// Compares what was found with what is used: a confirmed neighbour is a reason to trust what
+    /// was sent, another MAC a reason to doubt it.
+    pub(super) fn trust_or_doubt(&mut self, way: &WayOut, now: Instant, sent: u64) {
+        let Some(hop) = way.hop.as_ref().filter(|hop| hop.mac_source == MacSource::Neighbour)
+        else {
+            return;
+        };
+        let before = self.found.as_ref().and_then(|way| way.hop.as_ref());
+        let moved = before.is_some_and(|before| {
+            before.neighbour == hop.neighbour
+                && before.ifindex == hop.ifindex
+                && before.dst_mac != hop.dst_mac
+        });
+        if moved && self.is_active() {
+            let records = self.suspicion.doubt(sent);
+            self.tell_doubt(records, "the next hop has another MAC address");
+        }
+        if let Some(ago) = hop.mac_confirmed_ago {
+            self.suspicion.confirmed(now, ago, sent);
+        }
+    }
+
+    /// Logs that records may have gone astray.
+    pub(super) fn tell_doubt(&self, records: u64, why: &str) {
+        if records > 0 {
+            tracing::warn!(
+                target_name = self.config.name.as_str(),
+                records,
+                why,
+                "Records may have gone to a wrong MAC address since the neighbour was last confirmed."
+            );
+        }
+    }
+
+    /// A way out that is the best one needs no excuse.
+    pub(super) fn forget_fallback_reason(&mut self) {
+        if self.is_active() && self.machine.avoided().is_none() {
+            self.fallback_reason = None;
+        }
+    }
+
+    /// Remembers a transition and logs it, if there was one.
+    pub(super) fn note(&mut self, before: &State, cause: &str) {
+        let after = self.machine.state();
+        let same = match (before, after) {
+            (State::Waiting(before), State::Waiting(after)) => before.kind == after.kind,
+            (before, after) => before == after,
+        };
+        if same {
+            return;
+        }
+        let (from, to) = (describe(before), describe(after));
+        let cause = match after {
+            State::Waiting(reason) => reason.text.clone(),
+            _ => cause.to_owned(),
+        };
+        self.tell(&from, &to, &cause);
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(TransitionStatus { unix_ms: unix_ms(), from, to, cause });
+    }
+
+    fn tell(&mut self, from: &str, to: &str, cause: &str) {
+        let name = self.config.name.as_str();
+        let Some(suppressed) = self.log.allow(Instant::now()) else {
+            tracing::debug!(target_name = name, from, to, cause, "The target's state changed.");
+            return;
+        };
+        match (self.machine.state(), self.machine.way()) {
+            (State::Active, Some(way)) => tracing::info!(
+                target_name = name,
+                remote = %way.remote,
+                egress = way.kind().name(),
+                device = way.hop.as_ref().map(|hop| hop.ifname.as_str()),
+                reason = %self.fallback_reason.as_ref().unwrap_or(&way.reason),
+                from,
+                cause,
+                suppressed,
+                "The target sends."
+            ),
+            (State::Waiting(reason), _)
+                if !matches!(reason.kind, WaitKind::Starting | WaitKind::Opening) =>
+            {
+                tracing::warn!(
+                    target_name = name,
+                    from,
+                    to,
+                    error = cause,
+                    suppressed,
+                    "The target cannot send."
+                );
+            }
+            _ => tracing::info!(
+                target_name = name,
+                from,
+                to,
+                cause,
+                suppressed,
+                "The target's state changed."
+            ),
+        }
+    }
+
+    pub(super) fn status(&self) -> TargetStatus {
+        let format = match self.config.format {
+            FormatKind::Extended => "extended",
+            FormatKind::Basic => "basic",
+        };
+        let (waiting_for, waiting_kind) = match self.machine.state() {
+            State::Waiting(reason) => (Some(reason.text.clone()), Some(reason.kind.name())),
+            _ => (None, None),
+        };
+        let way = self.machine.way().filter(|_| self.is_active());
+        let found = self.found.as_ref().filter(|_| self.is_active());
+        TargetStatus {
+            name: self.config.name.clone(),
+            remote: self.config.remote.to_string(),
+            format: format.to_owned(),
+            state: self.machine.state().name().to_owned(),
+            waiting_for,
+            waiting_kind: waiting_kind.map(str::to_owned),
+            egress: way.map(|way| EgressStatus {
+                kind: way.kind().name().to_owned(),
+                reason: self.fallback_reason.as_ref().unwrap_or(&way.reason).clone(),
+                queue: (way.kind() == EgressKind::Xdp).then_some(self.config.queue),
+            }),
+            next_hop: found.and_then(|way| way.hop.as_ref()).map(|hop| NextHopStatus {
+                device: hop.ifname.clone(),
+                source: hop.local.to_string(),
+                mac: hop.dst_mac.map(mac_text),
+                gateway: hop.gateway.map(|gateway| gateway.to_string()),
+                confirmed_s: hop.mac_confirmed_ago.map(|ago| ago.as_secs()),
+            }),
+            warnings: found.map(|way| self.warnings(way)).unwrap_or_default(),
+            suspected: self.suspicion.records,
+            transitions: self.history.iter().cloned().collect(),
+            account: self.ledger.read().into(),
+        }
+    }
+
+    /// What works, and yet is probably not meant so.
+    fn warnings(&self, way: &WayOut) -> Vec<String> {
+        let Some(hop) = &way.hop else { return Vec::new() };
+        let mut warnings = Vec::new();
+        if let Some(route_device) = &hop.route_device {
+            warnings.push(format!(
+                "wrong port? the route to {} leaves by {route_device}, but the target is configured to use {}",
+                way.remote.ip(),
+                hop.ifname
+            ));
+        }
+        if let (Some(mac), MacSource::Static, Some(used)) =
+            (hop.neighbour_mac, hop.mac_source, hop.dst_mac)
+        {
+            warnings.push(format!(
+                "`remote_mac` is {}, but the neighbour table says {}",
+                mac_text(used),
+                mac_text(mac)
+            ));
+        }
+        if let Some(port) = &hop.configured_device {
+            warnings.push(format!(
+                "{port} is a port of {}, which reaches the receiver and is used instead",
+                hop.ifname
+            ));
+        }
+        warnings
+    }
+}
+
+/// What an event is called as the cause of a transition.
+pub(super) fn cause(event: &Event<WayOut>) -> &'static str {
+    match event {
+        Event::Enable => "switched on",
+        Event::Disable => "switched off",
+        Event::Changed => "the network changed",
+        Event::Lost(_) => "the device was lost",
+        Event::Looked(..) => "the way was found",
+        Event::Opened(..) => "the socket is open",
+        Event::OpenFailed(..) => "the socket cannot be opened",
+        Event::Dead(..) => "the socket is dead",
+        Event::Stuck(_) => "the socket is stuck",
+        Event::Timer(_) => "it was time",
+        Event::Drained => "everything has left",
+    }
+}
+
+fn describe(state: &State) -> String {
+    match state {
+        State::Waiting(reason) => format!("waiting ({})", reason.kind.name()),
+        other => other.name().to_owned(),
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,255 @@
+//! The sockets that are open, who claims them, and their places with the pump.
+//!
+//! A socket is opened for the first target that claims it and closed after the
+//! last one has let go: it is asked back from the pump, and dropped here when it has come back.
+//! Both may sleep, so both happen on threads of their own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
+
+use rustix::io::Errno;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    manager::Input,
+    way::{SocketKey, WayOut},
+};
+use crate::{
+    capture::wake::Waker,
+    egress::{Egress, OpenError},
+    handover::ControlEnd,
+    pump::{Command, EGRESS_MAX, PumpStats, Returned},
+    target::{
+        Route,
+        state::{Reason, SocketId, Ticket, WaitKind, Way as _},
+    },
+};
+
+/// What became of opening a socket.
+pub(super) type Opened = Result<Box<dyn Egress>, OpenError>;
+
+/// Who waits for a socket: target and ticket.
+type Waiter = (usize, Ticket);
+
+enum Place {
+    /// It is being opened for these.
+    Opening(Vec<Waiter>),
+    /// The pump has it.
+    Lent(usize),
+}
+
+struct Socket {
+    key: SocketKey,
+    place: Place,
+    users: BTreeSet<usize>,
+    /// It will not send again; nobody new gets it.
+    dead: bool,
+}
+
+/// See the module's description.
+pub(super) struct Sockets {
+    open: BTreeMap<SocketId, Socket>,
+    last_id: u64,
+    /// Taken until the pump has given the socket back.
+    places: [bool; EGRESS_MAX],
+    control: ControlEnd<Command, Returned>,
+    /// What the pump could not take yet, in order.
+    outbox: VecDeque<(Command, usize)>,
+    pump: Arc<Waker>,
+    stats: Arc<PumpStats>,
+    inputs: UnboundedSender<Input>,
+}
+
+impl Sockets {
+    pub(super) fn new(
+        control: ControlEnd<Command, Returned>,
+        pump: Arc<Waker>,
+        stats: Arc<PumpStats>,
+        inputs: UnboundedSender<Input>,
+    ) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            last_id: 0,
+            places: [false; EGRESS_MAX],
+            control,
+            outbox: VecDeque::new(),
+            pump,
+            stats,
+            inputs,
+        }
+    }
+
+    /// Claims the socket of a way for a target: at once if it is open, else the
+    /// answer comes through [`Self::opened`].
+    pub(super) fn claim(
+        &mut self,
+        target: usize,
+        ticket: Ticket,
+        way: &WayOut,
+    ) -> Option<SocketId> {
+        let key = way.key();
+        if let Some((id, socket)) =
+            self.open.iter_mut().find(|(_, socket)| socket.key == key && !socket.dead)
+        {
+            match &mut socket.place {
+                Place::Lent(_) => {
+                    socket.users.insert(target);
+                    return Some(*id);
+                }
+                Place::Opening(waiters) => waiters.push((target, ticket)),
+            }
+            return None;
+        }
+        self.last_id += 1;
+        let id = SocketId(self.last_id);
+        let place = Place::Opening(vec![(target, ticket)]);
+        self.open.insert(id, Socket { key, place, users: BTreeSet::new(), dead: false });
+        let (open, inputs) = (way.opener(), self.inputs.clone());
+        tokio::task::spawn_blocking(move || {
+            // Nobody listens any more only when the agent ends.
+            let _ = inputs.send(Input::Opened(id, open()));
+        });
+        None
+    }
+
+    /// Takes what came of opening; returns what to tell whom.
+    pub(super) fn opened(
+        &mut self,
+        id: SocketId,
+        outcome: Opened,
+    ) -> Vec<(Waiter, Result<SocketId, Reason>)> {
+        let Some(socket) = self.open.get_mut(&id) else { return Vec::new() };
+        let Place::Opening(waiters) = &mut socket.place else { return Vec::new() };
+        let waiters = std::mem::take(waiters);
+        let outcome = match outcome {
+            Ok(_) if socket.dead => Err(Reason {
+                kind: WaitKind::SocketDead,
+                text: "the device went away while its socket was opened".to_owned(),
+            }),
+            Ok(egress) => match self.places.iter().position(|taken| !taken) {
+                Some(place) => Ok((place, egress)),
+                None => Err(Reason {
+                    kind: WaitKind::OpenRefused,
+                    text: format!(
+                        "{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices"
+                    ),
+                }),
+            },
+            Err(error) => Err(Reason {
+                kind: if error.errno() == Some(Errno::BUSY) {
+                    WaitKind::BindBusy
+                } else {
+                    WaitKind::OpenRefused
+                },
+                text: error.to_string(),
+            }),
+        };
+        let told = match outcome {
+            Ok((index, egress)) => {
+                socket.place = Place::Lent(index);
+                socket.users = waiters.iter().map(|(target, _)| *target).collect();
+                self.places[index] = true;
+                self.send(Command::Install { index, egress }, 1);
+                Ok(id)
+            }
+            Err(reason) => {
+                self.open.remove(&id);
+                Err(reason)
+            }
+        };
+        waiters.into_iter().map(|waiter| (waiter, told.clone())).collect()
+    }
+
+    /// A target lets go of a socket.
+    pub(super) fn release(&mut self, target: usize, id: SocketId) {
+        let Some(socket) = self.open.get_mut(&id) else { return };
+        socket.users.remove(&target);
+        if let Place::Lent(index) = socket.place
+            && socket.users.is_empty()
+        {
+            self.open.remove(&id);
+            self.send(Command::Retire { index }, 0);
+        }
+    }
+
+    /// Lets the pump send a target's packets through a socket.
+    pub(super) fn bind(&mut self, target: usize, id: SocketId, way: &WayOut) {
+        let Some(Socket { place: Place::Lent(index), .. }) = self.open.get(&id) else { return };
+        // Whether the headers can be made was checked when the way was found.
+        let Ok(header) = way.header() else { return };
+        let route = Box::new(Route { egress: *index, header, mtu_bytes: way.mtu_bytes() });
+        self.send(Command::Bind { target, route }, 1);
+    }
+
+    pub(super) fn unbind(&mut self, target: usize) {
+        self.send(Command::Unbind { target }, 0);
+    }
+
+    /// Tells the pump to send what is there and end.
+    pub(super) fn stop_pump(&mut self, deadline_ns: u64) {
+        self.send(Command::Stop { deadline_ns }, 0);
+    }
+
+    /// A device is gone: its sockets serve nobody new. Returns them.
+    pub(super) fn device_gone(&mut self, ifindex: u32) -> Vec<SocketId> {
+        let gone = |socket: &Socket| socket.key.ifindex() == Some(ifindex) && !socket.dead;
+        let of_it = self.open.iter_mut().filter(|(_, socket)| gone(socket));
+        of_it
+            .map(|(id, socket)| {
+                socket.dead = true;
+                *id
+            })
+            .collect()
+    }
+
+    /// The device of a socket.
+    pub(super) fn ifindex(&self, id: SocketId) -> Option<u32> {
+        self.open.get(&id).and_then(|socket| socket.key.ifindex())
+    }
+
+    /// Sockets whose last attempt to send failed, with the errno.
+    pub(super) fn failing(&self) -> Vec<(SocketId, Errno)> {
+        let errno = |socket: &Socket| match socket.place {
+            Place::Lent(index) => self.stats.socket_errno[index].load(Ordering::Relaxed),
+            Place::Opening(_) => 0,
+        };
+        let failing = self.open.iter().map(|(id, socket)| (*id, errno(socket)));
+        failing
+            .filter(|(_, errno)| *errno != 0)
+            .map(|(id, errno)| (id, Errno::from_raw_os_error(errno)))
+            .collect()
+    }
+
+    fn send(&mut self, command: Command, boxes: usize) {
+        self.outbox.push_back((command, boxes));
+        self.settle();
+    }
+
+    /// Closes what came back, and sends what the pump could not take before. True
+    /// if nothing is left to be sent.
+    pub(super) fn settle(&mut self) -> bool {
+        while let Some(returned) = self.control.take_back() {
+            if let Returned::Egress { index, egress } = returned {
+                self.places[index] = false;
+                // Closing an AF_XDP socket waits for the kernel's readers.
+                tokio::task::spawn_blocking(move || drop(egress));
+            }
+        }
+        let mut sent = false;
+        while let Some((command, boxes)) = self.outbox.pop_front() {
+            match self.control.send(command, boxes) {
+                Ok(()) => sent = true,
+                Err((command, _)) => {
+                    self.outbox.push_front((command, boxes));
+                    break;
+                }
+            }
+        }
+        if sent {
+            self.pump.wake();
+        }
+        self.outbox.is_empty()
+    }
+}
