@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::{
@@ -201,6 +201,17 @@ impl Monitor {
     #[must_use]
     pub fn count(&self) -> usize {
         self.kept.lock().len()
+    }
+
+    /// The notices from the `from`th on, each as a line with its time as the agent's log has
+    /// it: to be read beside that.
+    #[must_use]
+    pub fn lines(&self, from: usize) -> String {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let line = |(at, notice): &(Instant, Notice)| {
+            format!("{} {notice:?}\n", humantime::format_rfc3339_micros(wall - (now - *at)))
+        };
+        self.kept.lock().iter().skip(from).map(line).collect()
     }
 
     /// When the first notice as wanted came, from the `from`th on; waits for it.

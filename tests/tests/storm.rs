@@ -428,7 +428,8 @@ fn a_storm_of_changes_under_load() {
     };
     let mut weather = Weather::new(&lan, seed);
     let begin = SystemTime::now();
-    let agent = Agent::start_logging(&lan.host, AGENT, TARGET, 1, Some("debug"));
+    let agent =
+        Agent::start_logging(&lan.host, AGENT, TARGET, 1, Some("info,netconsole_agent=debug"));
     // Whatever is made for the first records is made before it is counted.
     agent_tests::kmsg::write(&vec![b"<6>nca-storm before\n".to_vec(); 2_000], 10_000);
     let first = mark();

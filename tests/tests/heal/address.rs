@@ -9,7 +9,7 @@ use agent_tests::netns::{LEFT_V4, Pair};
 
 use super::{
     link::TARGET,
-    scene::{Expected, LIMIT, ROUNDS, Scene, ready},
+    scene::{Expected, LIMIT, ROUNDS, Scene, ready, told},
 };
 
 #[test]
@@ -29,7 +29,7 @@ fn an_ipv4_address_is_removed_and_added() {
                 || net.left.ip("addr del 192.0.2.1/24 dev left0"),
                 &["no_address", "no_route"],
                 || net.left.ip("addr add 192.0.2.1/24 dev left0"),
-                |notice| notice.is_usable(LEFT_V4.into()),
+                told(|notice| notice.is_usable(LEFT_V4.into())),
             );
         }
         scene.judge(LIMIT);

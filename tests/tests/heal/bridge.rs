@@ -5,7 +5,7 @@ use agent_tests::netns::{LEFT_MAC, LEFT_V4, Pair};
 
 use super::{
     link::TARGET,
-    scene::{Expected, LIMIT_BIND, Scene, ready},
+    scene::{Expected, LIMIT_BIND, Scene, ready, told},
 };
 
 #[test]
@@ -33,7 +33,7 @@ fn a_device_joins_a_bridge_and_leaves_it() {
             scene.wait_waiting(&[]);
             scene.recover(
                 || net.left.ip("addr add 192.0.2.1/24 dev br0"),
-                |notice| notice.is_usable(LEFT_V4.into()),
+                told(|notice| notice.is_usable(LEFT_V4.into())),
             );
             assert_eq!(scene.view().next_hop.expect("a next hop").device, "br0");
             scene.say_and_see(20);
@@ -43,7 +43,7 @@ fn a_device_joins_a_bridge_and_leaves_it() {
             scene.wait_waiting(&[]);
             scene.recover(
                 || net.left.ip("addr add 192.0.2.1/24 dev left0"),
-                |notice| notice.is_usable(LEFT_V4.into()),
+                told(|notice| notice.is_usable(LEFT_V4.into())),
             );
             assert_eq!(scene.view().next_hop.expect("a next hop").device, "left0");
             scene.say_and_see(20);
@@ -73,7 +73,7 @@ fn the_port_of_a_bridge_goes_and_comes_back() {
             || net.left.ip("link set left0 nomaster"),
             &["no_carrier"],
             || net.left.ip("link set left0 master br0"),
-            |notice| notice.is_running("br0"),
+            told(|notice| notice.is_running("br0")),
         );
     }
     scene.judge(LIMIT_BIND);

@@ -13,7 +13,7 @@ use agent_tests::{
     netns::{Pair, mac_text},
 };
 
-use super::scene::{Expected, LIMIT, PORT, ROUNDS, Scene, ready};
+use super::scene::{Expected, LIMIT, PORT, ROUNDS, Scene, ready, told, told_and_done};
 
 const TARGET: &str = "remote = \"198.51.100.10:6666\"";
 const TARGET_V6: &str = "remote = \"[2001:db8:99::10]:6666\"";
@@ -40,7 +40,7 @@ fn a_route_is_removed_and_added() {
                 || lan.host.ip(&format!("{family} route del default")),
                 &["no_route"],
                 || lan.host.ip(&add),
-                |notice| *notice == Notice::Route,
+                told(|notice| *notice == Notice::Route),
             );
         }
         scene.judge(LIMIT);
@@ -217,7 +217,7 @@ fn an_ipv6_next_hop_with_a_link_local_address() {
                 net.left.ip("link set left0 up");
                 net.left.ip(route);
             },
-            |_| false,
+            told_and_done(|notice| notice.is_running("left0")),
         );
         let hop = scene.view().next_hop.expect("a next hop");
         assert_eq!(hop.gateway.as_deref(), Some("fe80::ff:fe00:2"));

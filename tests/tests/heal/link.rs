@@ -7,7 +7,7 @@ use std::{
 
 use agent_tests::netns::{LEFT_MAC, Pair, RIGHT_MAC};
 
-use super::scene::{Expected, LIMIT, ROUNDS, Scene, ready};
+use super::scene::{Expected, LIMIT, ROUNDS, Scene, ready, told};
 
 pub(super) const TARGET: &str = "remote = \"192.0.2.2:6666\"";
 
@@ -25,7 +25,7 @@ fn a_device_goes_down_and_up() {
                 || net.left.ip("link set left0 down"),
                 &["device_down"],
                 || net.left.ip("link set left0 up"),
-                |notice| notice.is_running("left0"),
+                told(|notice| notice.is_running("left0")),
             );
         }
         scene.judge(LIMIT);
@@ -54,7 +54,7 @@ fn a_device_goes_down_and_up_with_ipv6() {
             || net.left.ip("link set left0 down"),
             &["device_down"],
             || net.left.ip("link set left0 up"),
-            |notice| notice.is_usable(own),
+            told(|notice| notice.is_running("left0")),
         );
     }
     scene.judge(LIMIT);
@@ -74,7 +74,7 @@ fn a_carrier_is_lost_and_comes_back() {
             || net.right.ip("link set right0 down"),
             &["no_carrier"],
             || net.right.ip("link set right0 up"),
-            |notice| notice.is_running("left0"),
+            told(|notice| notice.is_running("left0")),
         );
     }
     scene.judge(LIMIT);
@@ -133,7 +133,7 @@ fn a_device_is_renamed() {
             || net.left.ip("link set third0 down"),
             &["device_down"],
             || net.left.ip("link set third0 up"),
-            |notice| notice.is_running("third0"),
+            told(|notice| notice.is_running("third0")),
         );
         scene.judge(LIMIT);
         let _ = scene.finish(&Expected::default());

@@ -9,7 +9,7 @@ use agent_tests::netns::Pair;
 
 use super::{
     link::TARGET,
-    scene::{Expected, LIMIT, ROUNDS, Scene, ms, ready},
+    scene::{Expected, LIMIT, ROUNDS, Scene, ms, ready, told},
 };
 
 #[test]
@@ -41,7 +41,7 @@ fn a_neighbour_that_failed_answers() {
                     socket.send_to(b"here", "192.0.2.1:7000").expect("send");
                 });
             },
-            |notice| notice.is_reachable(late),
+            told(|notice| notice.is_reachable(late)),
         );
         scene.say_and_see(5);
         gone(&net);
@@ -52,7 +52,7 @@ fn a_neighbour_that_failed_answers() {
         let added = Instant::now();
         scene.recover(
             || net.right.ip("addr add 192.0.2.9/24 dev right0"),
-            |notice| notice.is_reachable(late),
+            told(|notice| notice.is_reachable(late)),
         );
         println!("failed: {:.0} ms after the address was there", ms(added.elapsed()));
         scene.say_and_see(5);

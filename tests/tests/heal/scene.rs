@@ -47,6 +47,29 @@ pub(crate) struct Expected<'a> {
     pub(crate) lost: &'a [(&'a str, usize)],
 }
 
+type Wanted<'a> = Box<dyn Fn(&Notice) -> bool + 'a>;
+
+/// From when on sending is possible again.
+pub(crate) struct Ready<'a> {
+    notice: Option<Wanted<'a>>,
+    done: bool,
+}
+
+/// When the commands are done.
+pub(crate) fn done() -> Ready<'static> {
+    Ready { notice: None, done: true }
+}
+
+/// When the kernel tells this.
+pub(crate) fn told<'a>(notice: impl Fn(&Notice) -> bool + 'a) -> Ready<'a> {
+    Ready { notice: Some(Box::new(notice)), done: false }
+}
+
+/// When both have happened.
+pub(crate) fn told_and_done<'a>(notice: impl Fn(&Notice) -> bool + 'a) -> Ready<'a> {
+    Ready { done: true, ..told(notice) }
+}
+
 /// What was seen in the end.
 pub(crate) struct Outcome {
     /// What arrived, in order.
@@ -98,7 +121,13 @@ impl Scene {
         let capture = Capture::start(far.0, PORT, far.1);
         let monitor = Monitor::start(host);
         let targets = format!("[target.peer]\n{target}\n");
-        let agent = Agent::start_logging(host, agent_table, &targets, active, Some("debug"));
+        let agent = Agent::start_logging(
+            host,
+            agent_table,
+            &targets,
+            active,
+            Some("info,netconsole_agent=debug"),
+        );
         Self {
             label,
             agent,
@@ -216,14 +245,14 @@ impl Scene {
     }
 
     /// One event and its end: records before, during and after it, and the time between
-    /// `ready`, or the return of `heal` if that never comes, and the first waiting record.
+    /// the moment at which sending is possible again and the first waiting record.
     #[track_caller]
     pub(crate) fn round(
         &mut self,
         fail: impl FnOnce(),
         kinds: &[&str],
         heal: impl FnOnce(),
-        ready: impl Fn(&Notice) -> bool,
+        ready: Ready<'_>,
     ) {
         self.say_and_see(5);
         fail();
@@ -234,18 +263,30 @@ impl Scene {
 
     /// The second half of a round: writes records that have to wait, heals, and measures.
     #[track_caller]
-    pub(crate) fn recover(&mut self, heal: impl FnOnce(), ready: impl Fn(&Notice) -> bool) {
+    pub(crate) fn recover(&mut self, heal: impl FnOnce(), ready: Ready<'_>) {
         let waiting = self.say(20);
         let cut = self.monitor.count();
         heal();
         let returned = Instant::now();
         let arrived = self.arrival(waiting.start);
-        // The notice is there by now, if one comes.
-        let possible =
-            self.monitor.wait(cut, Duration::from_millis(100), ready).unwrap_or(returned);
+        // The notice is there by now.
+        let notice = ready.notice.map(|wanted| {
+            let at = self.monitor.wait(cut, Duration::from_millis(500), wanted);
+            at.unwrap_or_else(|| panic!("{}: no notice\n{}", self.label, self.story()))
+        });
+        let possible = notice.into_iter().chain(ready.done.then_some(returned)).max();
+        let possible = possible.expect("a moment");
         self.healed(arrived.at.saturating_duration_since(possible));
         let _ = self.arrival(waiting.end - 1);
         self.wait_active();
+    }
+
+    /// The agent's log and the kernel's notices, by time.
+    pub(crate) fn story(&self) -> String {
+        let text = self.agent.log() + &self.monitor.lines(0);
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
     }
 
     /// Notes a time to heal.
@@ -267,7 +308,7 @@ impl Scene {
             list.join(" "),
             limit.as_millis()
         );
-        assert!(median <= limit, "{}: {median:?}\n{}", self.label, self.agent.log());
+        assert!(median <= limit, "{}: {median:?}\n{}", self.label, self.story());
     }
 
     /// Asserts that the target went through these states, in this order, with others between
