@@ -22,7 +22,7 @@ fn a_queue_is_taken_and_released() {
     }
     let net = Pair::new();
     let index = net.left.ifindex("left0");
-    let holder = net.left.run(|| xdp::open(&XdpOptions::new(index, "left0", MTU_BYTES)));
+    let holder = net.left.run(|| xdp::open(&XdpOptions::new(index, "left0")));
     let holder = holder.expect("an AF_XDP socket");
     let target =
         format!("{TARGET}\n[target.strict]\nremote = \"192.0.2.2:7777\"\negress = \"xdp\"");
