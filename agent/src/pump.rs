@@ -253,12 +253,12 @@ impl Pump {
     pub fn run(&mut self) {
         want_precise_naps();
         loop {
-            self.obey();
             let now = now_ns();
+            self.obey(now);
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
             let sent = self.deliver(now);
-            let moved = self.flush_and_reap();
+            let moved = self.flush_and_reap(now);
             self.publish();
             if self.is_done(now, progress.settled) {
                 return;
@@ -269,7 +269,7 @@ impl Pump {
 
     fn wait(&mut self, now: u64, progress: &Progress, sent: usize, moved: usize) {
         let backlog =
-            self.targets.iter().any(|target| target.can_send(&self.store, &self.egresses));
+            self.targets.iter().any(|target| target.can_send(now, &self.store, &self.egresses));
         let in_flight = self.egresses.iter().flatten().any(|egress| egress.queued() > 0);
         if sent > 0 || moved > 0 || !(backlog || in_flight) {
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
@@ -288,8 +288,8 @@ impl Pump {
             look_ns = self.blocked_nap_ns;
             self.blocked_nap_ns = (2 * self.blocked_nap_ns).min(BLOCKED_NAP_MAX_NS);
         }
-        let paced_ns = self.targets.iter().filter_map(|target| target.paced_until_ns()).min();
-        let until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, paced_ns];
+        let held_ns = self.targets.iter().filter_map(|target| target.held_until_ns(now)).min();
+        let until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, held_ns];
         let timeout_ns = until.into_iter().flatten().min().unwrap_or(now).saturating_sub(now);
         let Self { ring, kmsg, handover, waiter, .. } = self;
         waiter.sleep(timeout_ns, || {
@@ -298,13 +298,13 @@ impl Pump {
         self.stats.wakeups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn obey(&mut self) {
+    fn obey(&mut self, now_ns: u64) {
         while let Some(command) = self.handover.receive() {
             // What blocked the sockets may be over.
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
             match command {
                 Command::Install { index, egress } => {
-                    self.retire(index);
+                    self.retire(index, now_ns);
                     match self.egresses.get_mut(index) {
                         Some(place) => {
                             *place = Some(egress);
@@ -313,7 +313,7 @@ impl Pump {
                         None => self.handover.give_back(Returned::Egress { index, egress }),
                     }
                 }
-                Command::Retire { index } => self.retire(index),
+                Command::Retire { index } => self.retire(index, now_ns),
                 Command::Bind { target, route } => {
                     let old = match self.targets.get_mut(target) {
                         Some(target) => target.bind(route),
@@ -335,10 +335,10 @@ impl Pump {
 
     /// Takes a socket out of use: what the kernel has taken is counted sent, the
     /// rest goes back to its targets, and the box goes back to be closed.
-    fn retire(&mut self, index: usize) {
+    fn retire(&mut self, index: usize, now_ns: u64) {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
         let targets = &mut self.targets;
-        egress.reap(&mut |tag, outcome| deliver::settle(targets, tag, outcome));
+        egress.reap(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now_ns));
         egress.abandon(&mut |tag| deliver::abandon(targets, tag));
         for target in targets {
             target.socket_retired(index);
@@ -346,7 +346,7 @@ impl Pump {
         self.handover.give_back(Returned::Egress { index, egress });
     }
 
-    fn flush_and_reap(&mut self) -> usize {
+    fn flush_and_reap(&mut self, now_ns: u64) -> usize {
         let mut moved = 0;
         for index in 0..self.egresses.len() {
             let Some(egress) = &mut self.egresses[index] else { continue };
@@ -360,7 +360,7 @@ impl Pump {
                 let targets = &mut self.targets;
                 egress.reap(&mut |tag, outcome| {
                     moved += 1;
-                    deliver::settle(targets, tag, outcome);
+                    deliver::settle(targets, tag, outcome, now_ns);
                 });
                 self.note_errno(index, errno);
             }
@@ -378,7 +378,7 @@ impl Pump {
     /// Whether the pump was told to stop and has nothing left to send.
     fn is_done(&mut self, now: u64, settled: u64) -> bool {
         let Some(stop_at_ns) = self.stop_at_ns else { return false };
-        if settled > 0 || !self.idle() {
+        if settled > 0 || !self.idle(now) {
             self.idle_since_ns = None;
         }
         // The second half of the newest records may still be on its way.
@@ -387,10 +387,10 @@ impl Pump {
     }
 
     /// Whether nothing is left to be sent that could be sent.
-    fn idle(&self) -> bool {
+    fn idle(&self, now: u64) -> bool {
         !self.ring.ready()
             && self.kmsg.slots() == 0
-            && !self.targets.iter().any(|target| target.can_send(&self.store, &self.egresses))
+            && !self.targets.iter().any(|target| target.can_send(now, &self.store, &self.egresses))
             && self.egresses.iter().flatten().all(|egress| egress.queued() == 0)
     }
 

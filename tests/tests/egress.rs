@@ -321,7 +321,7 @@ fn frames_that_the_driver_drops_are_not_told_as_sent() {
     for tag in 0..40 {
         push(&mut *egress, &v4_template(6666), tag, b"into the void").unwrap();
     }
-    let expected: Vec<_> = (0..40).map(|tag| (tag, Outcome::Refused)).collect();
+    let expected: Vec<_> = (0..40).map(|tag| (tag, Outcome::Dropped)).collect();
     assert_eq!(drain(&mut *egress), expected);
     pair.right.ip("link set right0 up");
     push(&mut *egress, &v4_template(6666), 40, b"and on").unwrap();

@@ -31,10 +31,12 @@ const HISTORY: usize = 16;
 /// and then one a minute: the log may come back as kernel records.
 const LOG_BURST: u32 = 16;
 const LOG_EVERY: Duration = Duration::from_secs(60);
-/// A target is looked at again after this long, and after twice as long each time
-/// that a look brings nothing new: other devices of the host may change all the time.
-const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
-const LOOK_PAUSE_MAX: Duration = Duration::from_millis(80);
+/// Events come in groups: each starts the look anew, but not sooner than this.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// Other devices of the host may change all the time: so many looks may follow each other
+/// at once, and then one in this time.
+const LOOK_BURST: u32 = 16;
+const LOOK_EVERY: Duration = Duration::from_millis(40);
 
 /// See the module's description.
 pub(super) struct Life {
@@ -44,7 +46,7 @@ pub(super) struct Life {
     pub(super) timers: BTreeMap<Timer, Instant>,
     pub(super) look: Option<AbortHandle>,
     looked_at: Option<Instant>,
-    look_pause: Duration,
+    looks: Limited,
     /// The way as it was found last.
     pub(super) found: Option<WayOut>,
     /// The device that was used last, to recognise it again.
@@ -67,7 +69,7 @@ impl Life {
             timers: BTreeMap::new(),
             look: None,
             looked_at: None,
-            look_pause: LOOK_PAUSE_MIN,
+            looks: Limited::to_bursts(LOOK_BURST, LOOK_EVERY),
             found: None,
             known: None,
             fallback_reason: None,
@@ -84,19 +86,13 @@ impl Life {
 
     /// When the next look may begin; and it is said to begin then.
     pub(super) fn look_at(&mut self, now: Instant) -> Instant {
-        let earliest = self.looked_at.map_or(now, |at| at + self.look_pause);
-        if now > earliest + LOOK_PAUSE_MAX * 10 {
-            self.look_pause = LOOK_PAUSE_MIN;
-        }
-        let at = earliest.max(now);
+        let pause = if self.looks.allow(now).is_some() { LOOK_PAUSE } else { LOOK_EVERY };
+        let at = self.looked_at.map_or(now, |at| (at + pause).max(now));
+        // A look that has not begun yet is put off no further.
+        let waits = self.looked_at.filter(|at| *at > now && self.look.is_some());
+        let at = waits.unwrap_or(at);
         self.looked_at = Some(at);
         at
-    }
-
-    /// Whether the last look brought something new decides how soon the next one is.
-    pub(super) fn looked(&mut self, news: bool) {
-        self.look_pause =
-            if news { LOOK_PAUSE_MIN } else { (self.look_pause * 2).min(LOOK_PAUSE_MAX) };
     }
 
     /// Counts the ticks without progress; true if something was handed to a socket and

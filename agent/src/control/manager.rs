@@ -149,12 +149,9 @@ impl Manager {
 
     fn looked(&mut self, target: usize, ticket: Ticket, answer: Result<WayOut, Reason>) {
         let life = &mut self.lives[target];
-        let (before, sent) = (life.machine.state().clone(), life.ledger.read().sent);
-        let now = Instant::now();
-        let mut news = true;
+        let (now, sent) = (Instant::now(), life.ledger.read().sent);
         match &answer {
             Ok(way) => {
-                news = life.machine.way() != Some(way);
                 life.trust_or_doubt(way, now, sent);
                 life.found = Some(way.clone());
                 if let Some(hop) = &way.hop {
@@ -171,9 +168,6 @@ impl Manager {
             Err(_) => {}
         }
         self.handle(target, Event::Looked(ticket, answer));
-        let life = &mut self.lives[target];
-        news |= before != *life.machine.state();
-        life.looked(news);
     }
 
     /// Has the kernel ask the neighbour whether it is still there, if that was not
@@ -231,10 +225,10 @@ impl Manager {
 
     fn look(&mut self, target: usize, ticket: Ticket, now: Instant) {
         let life = &mut self.lives[target];
+        let at = life.look_at(now);
         if let Some(overtaken) = life.look.take() {
             overtaken.abort();
         }
-        let at = life.look_at(now);
         let remotes = life.remotes();
         let find = way::find(
             self.resolver.clone(),

@@ -23,11 +23,14 @@ use crate::frame::{ETHERNET_HEADER_BYTES, frame_limit_bytes};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag(pub u64);
 
-/// What became of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a datagram, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// The kernel consumed its TX descriptor or took the packet.
     Sent,
+    /// The device dropped it at once, as one without carrier does: the same datagram
+    /// may pass later.
+    Dropped,
     /// The kernel refused it for good; it is not tried again.
     Refused,
 }

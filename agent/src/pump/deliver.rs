@@ -19,6 +19,11 @@ use crate::{
 /// a socket has.
 const IN_FLIGHT_MAX: usize = 2048;
 
+/// A device that drops what it is given (it has no carrier, and the kernel's link watch may hold
+/// that news back for a second) is tried again after this long, for so long.
+const DROPPED_HOLD_NS: u64 = 5_000_000;
+const DROPPED_PATIENCE_NS: u64 = 3_000_000_000;
+
 /// A record that a socket has, or gave back.
 #[derive(Clone, Copy)]
 struct Handed {
@@ -38,6 +43,10 @@ pub(super) struct PumpTarget {
     /// Records that a retired socket gave back, by seq; they go first.
     resend: VecDeque<Handed>,
     bucket: Option<Bucket>,
+    /// When the device began to drop what it was given.
+    dropping_since_ns: Option<u64>,
+    /// Nothing is pushed before, because the device dropped the last record.
+    hold_until_ns: u64,
     ledger: Ledger,
     shared: Arc<SharedLedger>,
     /// Number of the last message, as the kernel's `msgid`: the first one is 1.
@@ -45,8 +54,8 @@ pub(super) struct PumpTarget {
     /// Datagrams of the record whose turn it is that the socket has taken.
     fragments_done: usize,
     ip_id: u16,
-    /// A datagram of the record whose fate is being told was refused.
-    refused: bool,
+    /// The worst that happened to a datagram of the record whose fate is being told.
+    worst: Outcome,
     /// What was published last, to publish only changes.
     published: Ledger,
 }
@@ -65,18 +74,21 @@ impl PumpTarget {
             in_flight_on: 0,
             resend: VecDeque::with_capacity(IN_FLIGHT_MAX),
             bucket: None,
+            dropping_since_ns: None,
+            hold_until_ns: 0,
             ledger,
             shared: seed.ledger,
             msgid: 0,
             fragments_done: 0,
             ip_id: 0,
-            refused: false,
+            worst: Outcome::Sent,
             published: ledger,
         }
     }
 
     /// Takes a new way and returns the old one.
     pub(super) fn bind(&mut self, route: Box<Route>) -> Option<Box<Route>> {
+        self.dropping_since_ns = None;
         let old = self.route.replace(route);
         if old.as_ref().map(|old| old.egress) != self.route.as_ref().map(|new| new.egress) {
             // A record goes out whole on one socket.
@@ -99,13 +111,20 @@ impl PumpTarget {
     }
 
     /// Whether something is left that could go out now.
-    pub(super) fn can_send(&self, store: &Store, egresses: &[Option<Box<dyn Egress>>]) -> bool {
-        self.has_way(egresses) && self.has_more(store) && self.paced_until_ns().is_none()
+    pub(super) fn can_send(
+        &self,
+        now_ns: u64,
+        store: &Store,
+        egresses: &[Option<Box<dyn Egress>>],
+    ) -> bool {
+        self.has_way(egresses) && self.has_more(store) && self.held_until_ns(now_ns).is_none()
     }
 
-    /// When the pace lets the next record go, if that is what it waits for.
-    pub(super) fn paced_until_ns(&self) -> Option<u64> {
-        self.bucket.as_ref().and_then(Bucket::ready_at_ns)
+    /// When the next record may go, if it is held back by the pace or by a device that drops.
+    pub(super) fn held_until_ns(&self, now_ns: u64) -> Option<u64> {
+        let paced = self.bucket.as_ref().and_then(Bucket::ready_at_ns);
+        let held = Some(self.hold_until_ns).filter(|until| *until > now_ns);
+        paced.max(held)
     }
 
     fn has_more(&self, store: &Store) -> bool {
@@ -142,6 +161,9 @@ impl PumpTarget {
         egresses: &mut [Option<Box<dyn Egress>>],
     ) -> usize {
         self.refill(now_ns);
+        if self.hold_until_ns > now_ns {
+            return 0;
+        }
         for done in 0..BATCH {
             if let Some(handed) = self.resend.front().copied() {
                 if !self.send_again(index, handed, store, encoder, egresses) {
@@ -285,6 +307,19 @@ impl PumpTarget {
         Pushed::Done
     }
 
+    /// Puts a record in its place among those that are to be sent again.
+    fn resend(&mut self, handed: Handed) {
+        let older = |other: &Handed| other.cursor.seq() < handed.cursor.seq();
+        let at = self.resend.partition_point(older);
+        self.resend.insert(at, handed);
+    }
+
+    /// Whether what a device drops is worth another try.
+    fn keeps_trying(&mut self, now_ns: u64) -> bool {
+        let since_ns = *self.dropping_since_ns.get_or_insert(now_ns);
+        now_ns.saturating_sub(since_ns) < DROPPED_PATIENCE_NS
+    }
+
     /// The fate of the oldest record in flight is known.
     fn landed(&mut self) -> Option<Handed> {
         debug_assert_eq!(self.ledger.in_flight, self.in_flight.len() as u64);
@@ -332,19 +367,28 @@ fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
 }
 
 /// Counts the fate of one datagram.
-pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
+pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome, now_ns: u64) {
     let Some(target) = target_of(targets, tag) else { return };
     if tag.0 & FIRST != 0 {
-        target.refused = false;
+        target.worst = Outcome::Sent;
     }
-    target.refused |= outcome == Outcome::Refused;
-    if tag.0 & LAST != 0 {
-        target.landed();
-        if target.refused {
-            target.ledger.lose(LostReason::Refused, 1);
-        } else {
+    target.worst = target.worst.max(outcome);
+    if tag.0 & LAST == 0 {
+        return;
+    }
+    let handed = target.landed();
+    match (target.worst, handed) {
+        (Outcome::Sent, _) => {
             target.ledger.sent += 1;
             target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
+            target.dropping_since_ns = None;
+        }
+        (Outcome::Dropped, Some(handed)) if target.keeps_trying(now_ns) => {
+            target.resend(handed);
+            target.hold_until_ns = now_ns + DROPPED_HOLD_NS;
+        }
+        (Outcome::Dropped | Outcome::Refused, _) => {
+            target.ledger.lose(LostReason::Refused, 1);
         }
     }
 }
@@ -355,8 +399,6 @@ pub(super) fn abandon(targets: &mut [PumpTarget], tag: Tag) {
     if tag.0 & LAST != 0
         && let Some(handed) = target.landed()
     {
-        let newer = |other: &Handed| other.cursor.seq() < handed.cursor.seq();
-        let at = target.resend.partition_point(newer);
-        target.resend.insert(at, handed);
+        target.resend(handed);
     }
 }

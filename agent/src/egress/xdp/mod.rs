@@ -5,7 +5,7 @@
 //! memory to the driver, past qdiscs and netfilter (`Documentation/networking/af_xdp.rst`).
 //!
 //! *Sent* means that the kernel consumed the descriptor and the driver did not
-//! drop the packet at once (`EBUSY`, told as refused); what a NIC loses later shows in the interface's
+//! drop the packet at once (`EBUSY`, told as dropped); what a NIC loses later shows in the interface's
 //! counters alone. The pieces: `sys` raw calls, `ring` the shared rings,
 //! `frames` ownership of frames, `queue` the bookkeeping, `socket` how they are
 //! set up.

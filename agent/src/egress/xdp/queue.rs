@@ -27,7 +27,7 @@ const IDLE_KICKS_MAX: u32 = 3;
 #[derive(Clone, Copy, Default)]
 struct Slot {
     tag: Tag,
-    refused: bool,
+    dropped: bool,
 }
 
 /// One transmit queue.
@@ -101,7 +101,7 @@ impl TxQueue {
         // Cannot truncate: it is at most the length of a frame.
         self.tx.write(self.umem.address(&frame), len_bytes as u32);
         self.kernel.hold(frame.queued(index));
-        *self.slot(index) = Slot { tag, refused: false };
+        *self.slot(index) = Slot { tag, dropped: false };
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl TxQueue {
             let answer = kick();
             self.observe();
             if answer == Err(Errno::BUSY) {
-                self.refuse_last(before);
+                self.drop_last(before);
             }
             idle_kicks = if self.consumed == before { idle_kicks + 1 } else { 0 };
             match answer {
@@ -145,9 +145,9 @@ impl TxQueue {
     pub(super) fn reap(&mut self, done: &mut dyn FnMut(Tag, Outcome)) {
         self.observe();
         while self.told != self.consumed {
-            let Slot { tag, refused } = *self.slot(self.told);
+            let Slot { tag, dropped } = *self.slot(self.told);
             self.told = self.told.wrapping_add(1);
-            done(tag, if refused { Outcome::Refused } else { Outcome::Sent });
+            done(tag, if dropped { Outcome::Dropped } else { Outcome::Sent });
         }
     }
 
@@ -207,13 +207,13 @@ impl TxQueue {
     }
 
     /// The driver dropped the last descriptor that the kernel consumed.
-    fn refuse_last(&mut self, consumed_before: u32) {
+    fn drop_last(&mut self, consumed_before: u32) {
         if self.consumed == consumed_before {
             // Neither index nor completion shows it yet: it was the first one.
             self.consumed = self.consumed.wrapping_add(1);
         }
         let last = self.consumed.wrapping_sub(1);
-        self.slot(last).refused = true;
+        self.slot(last).dropped = true;
     }
 }
 

@@ -128,7 +128,7 @@ impl Kernel {
             self.consumer = self.consumer.wrapping_add(1);
             self.in_driver.push(InDriver { address: addr, bytes: bytes.clone() });
             if let Fate::Dropped { late } = fate {
-                self.consumed.push((bytes, Outcome::Refused));
+                self.consumed.push((bytes, Outcome::Dropped));
                 // Old kernels show the drop by nothing but its completion.
                 if !late || self.lazy {
                     self.complete(self.in_driver.len() - 1);
