@@ -49,7 +49,7 @@ fn a_device_joins_a_bridge_and_leaves_it() {
             scene.say_and_see(20);
         }
         scene.judge(LIMIT_BIND);
-        let outcome = scene.finish(&Expected::default());
+        let outcome = scene.finish(&Expected { vanished: 8, ..Expected::default() });
         // A bridge has the MAC of its only port.
         assert!(outcome.arrived.iter().all(|one| one.src_mac == LEFT_MAC && one.to_us));
     }
@@ -77,5 +77,5 @@ fn the_port_of_a_bridge_goes_and_comes_back() {
         );
     }
     scene.judge(LIMIT_BIND);
-    let _ = scene.finish(&Expected::default());
+    let _ = scene.finish(&Expected { vanished: 8, ..Expected::default() });
 }

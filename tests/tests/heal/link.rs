@@ -200,7 +200,7 @@ fn the_mtu_is_lowered_and_raised() {
             println!("{label}: {:?} after it was raised", first.at - raised);
         }
         let lost = 4 * ROUNDS;
-        let outcome = scene.finish(&Expected { lost: &[("too_long", lost)] });
+        let outcome = scene.finish(&Expected { lost: &[("too_long", lost)], vanished: 0 });
         assert_eq!(outcome.view.account.lost["too_long"], lost as u64);
         assert_eq!(outcome.missing.len(), lost);
     }

@@ -45,6 +45,9 @@ pub(crate) fn ready(test: &str) -> bool {
 pub(crate) struct Expected<'a> {
     /// Own records lost, by reason; none else may be.
     pub(crate) lost: &'a [(&'a str, usize)],
+    /// Records of others that may be sent and vanish: what the kernel itself logs while
+    /// a bridge loses its port finds the bridge without one, and the agent not told yet.
+    pub(crate) vanished: u64,
 }
 
 type Wanted<'a> = Box<dyn Fn(&Notice) -> bool + 'a>;
@@ -375,10 +378,10 @@ impl Scene {
         assert!(account.adds_up(), "{label}: {account:?}");
         let end = account.next_seq - account.queued;
         let not_arrived = (account.first_seq..end).filter(|seq| !seqs.contains(seq)).count() as u64;
-        assert_eq!(
-            not_arrived,
-            account.lost_total() + account.filtered,
-            "{label}: {account:?}, own missing {missing:?}\n{log}"
+        let accounted = account.lost_total() + account.filtered;
+        assert!(
+            (accounted..=accounted + expected.vanished).contains(&not_arrived),
+            "{label}: {not_arrived} did not arrive: {account:?}, own missing {missing:?}\n{log}"
         );
         let expected_lost: usize = expected.lost.iter().map(|(_, count)| count).sum();
         assert_eq!(missing.len(), expected_lost, "{label}: {missing:?} of {account:?}\n{log}");
