@@ -124,7 +124,7 @@ impl Life {
 
     /// Where the receiver may be, in the order to try.
     pub(super) fn remotes(&self) -> Vec<SocketAddr> {
-        vec![self.config.remote]
+        self.config.remote.address().into_iter().collect()
     }
 
     /// Compares what was found with what is used: a confirmed neighbour is a reason to trust what
