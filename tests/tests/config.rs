@@ -54,10 +54,10 @@ fn the_example_is_good() {
 
 #[test]
 fn a_bad_file_exits_78_with_every_problem() {
-    let output = check_text("[agent]\nstore = \"1KiB\"\n[target.x]\nremote = \"host.example\"\n");
+    let output = check_text("[agent]\nstore = \"1KiB\"\n[target.x]\nremote = \"192.0.2.300\"\n");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
-    for wanted in ["agent.toml:2:9", "agent.toml:4:10", "names are not resolved yet"] {
+    for wanted in ["agent.toml:2:9", "agent.toml:4:10", "`remote` does not understand"] {
         assert!(said.contains(wanted), "{said}");
     }
     let missing = check(Path::new("/nonexistent/agent.toml"));

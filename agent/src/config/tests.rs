@@ -19,7 +19,7 @@ fn the_smallest_configuration_has_the_defaults() {
     assert_eq!(config.agent, Agent::default());
     let target = &config.targets[0];
     assert_eq!(target.name, "fleet");
-    assert_eq!(target.remote, "192.0.2.10:6666".parse().unwrap());
+    assert_eq!(target.remote.to_string(), "192.0.2.10:6666");
     assert_eq!((target.egress, target.queue, target.max_level), (None, 0, 7));
     assert_eq!((target.local_ip, target.local_port), (None, 6665));
     assert_eq!(target.format, FormatKind::Extended);
@@ -60,7 +60,7 @@ local = ":7"
     assert_eq!(config.agent.capture, Choice::Only(SourceKind::Tracepoint));
     assert_eq!((config.agent.store_bytes, config.agent.ring_bytes), (32 << 20, 1 << 20));
     let [a, b] = &config.targets[..] else { panic!("{:?}", config.targets) };
-    assert_eq!(a.remote, "[2001:db8::1]:1514".parse().unwrap());
+    assert_eq!(a.remote.to_string(), "[2001:db8::1]:1514");
     assert_eq!((a.device.as_deref(), a.egress, a.queue), (Some("eth7"), Some(EgressKind::Xdp), 3));
     assert_eq!((a.release, a.max_level, a.local_port), (true, 4, 7000));
     assert_eq!(a.remote_mac, Some([0x52, 0x54, 0, 0xaa, 0xbb, 1]));
@@ -73,7 +73,7 @@ local = ":7"
 
 #[test]
 fn every_problem_is_told_at_its_place() {
-    let text = "[agent]\ncaptur = \"auto\"\nstore = \"lots\"\n\n[target.x]\nremote = \"host.example\"\nmax_level = 9\n";
+    let text = "[agent]\ncaptur = \"auto\"\nstore = \"lots\"\n\n[target.x]\nremote = \"192.0.2.300\"\nmax_level = 9\n";
     let error = parse(text, "agent.toml").unwrap_err().to_string();
     let expected = r#"error: [agent] has no key `captur`
  --> agent.toml:2:1
@@ -91,13 +91,13 @@ error: `store` does not understand "lots"
   |
   = help: a size from 1MiB to 1GiB, such as "16MiB"
 
-error: `remote` is the name "host.example", and names are not resolved yet
+error: `remote` does not understand "192.0.2.300"
  --> agent.toml:6:10
   |
-6 | remote = "host.example"
-  |          ^^^^^^^^^^^^^^
+6 | remote = "192.0.2.300"
+  |          ^^^^^^^^^^^^^
   |
-  = help: an address, with a port unless it is 6666: "192.0.2.10", "192.0.2.10:6666", "[2001:db8::10]:6666"
+  = help: an address or a name, with a port unless it is 6666: "192.0.2.10", "192.0.2.10:6666", "[2001:db8::10]:6666", "netcons.example.net:6666"
 
 error: `max_level` must be a number from 0 to 7
  --> agent.toml:7:13
@@ -128,6 +128,9 @@ fn bad_values_are_refused() {
         (target("local = \"2001:db8::1\""), "different IP versions"),
         (target("remote_mac = \"1:2:3:4:5:6\""), "does not understand"),
         (target("device = \"a/b\""), "does not understand"),
+        (target("device = \"01:00:00:00:00:01\""), "`device` does not understand"),
+        (target("pace = \"20000\""), "needs its unit"),
+        (target("pace = 20000"), "must be a string"),
         (target("[target.x.userdata]\nkey = 1"), "must be a string"),
         (target("[target.x.sysdata]\ncpus = true"), "[target.x.sysdata] has no key `cpus`"),
         (target("x = [1"), "unclosed array"),

@@ -56,7 +56,7 @@ impl HostFormat {
             name: target.name.clone(),
             format,
             max_level: target.max_level,
-            pace: Some(Pace::default()),
+            pace: target.pace.map(|per_second| Pace { per_second, burst: Pace::BURST }),
         }
     }
 

@@ -35,8 +35,8 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// Other devices of the host may change all the time: so many looks may follow each other
 /// at once, and then one in this time.
-const LOOK_BURST: u32 = 16;
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+const LOOK_BURST: u32 = 32;
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// See the module's description.
 pub(super) struct Life {
@@ -110,8 +110,10 @@ impl Life {
         let hop = self.found.as_ref().and_then(|way| way.hop.as_ref());
         match self.machine.state() {
             State::Active => hop.is_some_and(|hop| {
+                // What the table said at the last look; a configured MAC may differ from it.
+                let known = hop.neighbour_mac.or(hop.dst_mac);
                 hop.neighbour == Some(neighbour.address)
-                    && !(neighbour.usable && neighbour.mac == hop.dst_mac)
+                    && !(neighbour.usable && neighbour.mac == known)
             }),
             State::Waiting(reason) => {
                 reason.kind == WaitKind::NeighbourUnresolved && neighbour.usable
@@ -122,7 +124,7 @@ impl Life {
 
     /// Where the receiver may be, in the order to try.
     pub(super) fn remotes(&self) -> Vec<SocketAddr> {
-        vec![self.config.remote]
+        self.config.remote.address().into_iter().collect()
     }
 
     /// Compares what was found with what is used: a confirmed neighbour is a reason to trust what

@@ -91,7 +91,7 @@ pub struct NextHop {
     /// The device that `device` of [`Wanted`] means; another one than `ifindex` where
     /// that is its master.
     pub device: KnownDevice,
-    /// Whose MAC `dst_mac` is, if it comes from the neighbour table.
+    /// The neighbour that frames go to; `None` for groups and without Ethernet.
     pub neighbour: Option<IpAddr>,
     /// How long ago the neighbour was last known to have that MAC.
     pub mac_confirmed_ago: Option<Duration>,

@@ -110,6 +110,7 @@ impl Resolver {
         let neighbour = hop.gateway.unwrap_or(remote);
         if let Some(mac) = wanted.remote_mac {
             (hop.dst_mac, hop.mac_source) = (Some(mac), MacSource::Static);
+            hop.neighbour = Some(neighbour);
             hop.neighbour_mac = self.other_mac(&hop, neighbour, mac).await;
         } else if let Some((mac, source)) = group(neighbour, kind) {
             (hop.dst_mac, hop.mac_source) = (Some(mac), source);

@@ -26,13 +26,6 @@ impl Pace {
     pub const BURST: u32 = 256;
 }
 
-impl Default for Pace {
-    /// What netconsd takes.
-    fn default() -> Self {
-        Self { per_second: 20_000, burst: Self::BURST }
-    }
-}
-
 /// The tokens of one target. Counted in datagrams times nanoseconds, so that
 /// nothing is ever rounded.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_reached_by_whoever_comes_when_it_is_time() {
-        let mut bucket = Bucket::new(Pace::default(), 0);
+        let mut bucket = Bucket::new(Pace { per_second: 20_000, burst: Pace::BURST }, 0);
         let (mut now_ns, mut count, mut looks) = (0, 0u64, 0u64);
         while now_ns < 10 * SECOND_NS {
             bucket.refill(now_ns);
