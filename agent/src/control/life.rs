@@ -86,11 +86,12 @@ impl Life {
 
     /// When the next look may begin; and it is said to begin then.
     pub(super) fn look_at(&mut self, now: Instant) -> Instant {
+        // A look that has not begun yet is put off no further, and is no other one.
+        if let Some(at) = self.looked_at.filter(|at| *at > now && self.look.is_some()) {
+            return at;
+        }
         let pause = if self.looks.allow(now).is_some() { LOOK_PAUSE } else { LOOK_EVERY };
         let at = self.looked_at.map_or(now, |at| (at + pause).max(now));
-        // A look that has not begun yet is put off no further.
-        let waits = self.looked_at.filter(|at| *at > now && self.look.is_some());
-        let at = waits.unwrap_or(at);
         self.looked_at = Some(at);
         at
     }
