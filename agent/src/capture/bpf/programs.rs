@@ -52,6 +52,8 @@ pub struct Refusal {
     pub hook: String,
     /// What the kernel or its type information said.
     pub cause: String,
+    /// The errno behind it, if a system call was refused.
+    pub errno: Option<i32>,
 }
 
 impl std::fmt::Display for Refusal {
@@ -120,8 +122,8 @@ pub struct Probes {
     kernel_btf: Option<AyaBtf>,
     ring_bytes: usize,
     /// Why the commit hooks cannot be used, if their layout is not known.
-    commit_unknown: Option<String>,
-    netdev_unknown: Option<String>,
+    pub(super) commit_unknown: Option<String>,
+    pub(super) netdev_unknown: Option<String>,
     attached: BTreeMap<&'static str, OwnedFd>,
 }
 
@@ -174,6 +176,7 @@ impl Probes {
             return Err(ProbeError::Refused(vec![Refusal {
                 hook: "prb_commit".to_owned(),
                 cause: cause.clone(),
+                errno: None,
             }]));
         }
         let fentry =
@@ -204,6 +207,7 @@ impl Probes {
             return Err(ProbeError::Refused(vec![Refusal {
                 hook: function.to_owned(),
                 cause: cause.clone(),
+                errno: None,
             }]));
         }
         self.first_of([
@@ -233,35 +237,38 @@ impl Probes {
         Err(ProbeError::Refused(refusals))
     }
 
-    fn attach(&mut self, name: &'static str, at: &'static str) -> Result<(), Refusal> {
-        let refused = |kind: &str, cause: String| Refusal { hook: format!("{kind} {at}"), cause };
+    pub(super) fn attach(&mut self, name: &'static str, at: &'static str) -> Result<(), Refusal> {
+        let refused =
+            |kind: &str, (cause, errno)| Refusal { hook: format!("{kind} {at}"), cause, errno };
         let Self { ebpf, kernel_btf, attached, .. } = self;
         let Some(program) = ebpf.program_mut(name) else {
-            return Err(refused("program", format!("the eBPF object has no program {name}")));
+            let cause = format!("the eBPF object has no program {name}");
+            return Err(refused("program", (cause, None)));
         };
-        let no_btf = || "the kernel has no type information (CONFIG_DEBUG_INFO_BTF)".to_owned();
+        let no_btf =
+            || Err(("the kernel has no type information (CONFIG_DEBUG_INFO_BTF)".to_owned(), None));
+        let explained = |result: Result<(), ProgramError>| result.map_err(|error| explain(&error));
         let (kind, result) = match program {
             Program::FEntry(program) => (
                 "fentry",
                 match kernel_btf {
-                    Some(btf) => load_fentry(program, at, btf).map_err(|error| explain(&error)),
-                    None => Err(no_btf()),
+                    Some(btf) => explained(load_fentry(program, at, btf)),
+                    None => no_btf(),
                 },
             ),
             Program::BtfTracePoint(program) => (
                 "tp_btf",
                 match kernel_btf {
-                    Some(btf) => load_tp_btf(program, at, btf).map_err(|error| explain(&error)),
-                    None => Err(no_btf()),
+                    Some(btf) => explained(load_tp_btf(program, at, btf)),
+                    None => no_btf(),
                 },
             ),
-            Program::RawTracePoint(program) => {
-                ("raw_tp", load_raw_tp(program, at).map_err(|error| explain(&error)))
-            }
-            Program::KProbe(program) => {
-                ("kprobe", load_kprobe(program, at).map_err(|error| explain(&error)))
-            }
-            _ => ("program", Err("the eBPF object has a program of an unknown type".to_owned())),
+            Program::RawTracePoint(program) => ("raw_tp", explained(load_raw_tp(program, at))),
+            Program::KProbe(program) => ("kprobe", explained(load_kprobe(program, at))),
+            _ => (
+                "program",
+                Err(("the eBPF object has a program of an unknown type".to_owned(), None)),
+            ),
         };
         result.map_err(|cause| refused(kind, cause))?;
         if let Some(fd) = program.fd().ok().and_then(|fd| fd.as_fd().try_clone_to_owned().ok()) {
@@ -270,7 +277,7 @@ impl Probes {
         Ok(())
     }
 
-    fn detach(&mut self, name: &str) {
+    pub(super) fn detach(&mut self, name: &str) {
         self.attached.remove(name);
         // Not loaded is fine: then nothing is attached either.
         let _ = match self.ebpf.program_mut(name) {
@@ -397,13 +404,29 @@ fn load_kprobe(program: &mut KProbe, at: &str) -> Result<(), ProgramError> {
     program.attach(at, 0).map(drop)
 }
 
-/// The cause in one line; the verifier's log goes to the debug log.
-fn explain(error: &ProgramError) -> String {
+/// The cause in one line, and its errno. Of the verifier's log the sentence that it ends with
+/// is told; the whole goes to the debug log.
+fn explain(error: &ProgramError) -> (String, Option<i32>) {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         tracing::debug!(log = %verifier_log, "The verifier's log of a refused program.");
-        return format!("the kernel refused the program: {io_error}");
+        let log = verifier_log.to_string();
+        // The statistics come last.
+        let sentence = log.lines().rev().map(str::trim).find(|line| {
+            !line.is_empty()
+                && !line.starts_with("processed ")
+                && !line.starts_with("verification ")
+        });
+        let sentence = sentence.map(|line| format!(" (verifier: {line})")).unwrap_or_default();
+        let cause = format!("the kernel refused the program: {io_error}{sentence}");
+        return (cause, io_error.raw_os_error());
     }
-    chain(error)
+    (chain(error), errno(error))
+}
+
+/// The first errno among an error and its causes.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.into_iter().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 /// An error with its causes, in one line.
