@@ -14,6 +14,7 @@ mod firewall;
 mod hooks;
 mod host;
 mod kernel_config;
+mod leaving;
 mod netconsole;
 mod privileges;
 mod tables;
