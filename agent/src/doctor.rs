@@ -211,8 +211,8 @@ pub async fn examine(subject: Subject<'_>) -> Report {
     findings.extend(host::judge(&host, kmsg.commit_works()));
     findings.extend(hooks::judge(&kmsg, &privileges, &host, &kernel_config));
     findings.extend(privileges::judge(&privileges, settings, host.version()));
-    let remotes = config.map_or(&[][..], |config| &config.targets);
-    findings.extend(netconsole::judge(&netconsole, remotes));
+    let remotes = config.map(|config| target::known_remotes(&config.targets)).unwrap_or_default();
+    findings.extend(netconsole::judge(&netconsole, &remotes));
     let mut sections = vec![Section { area: "host".to_owned(), findings }];
 
     if let Some(config) = config {

@@ -4,10 +4,12 @@
 //! `__netpoll_setup` (net/core/netpoll.c). Whether a driver can be polled is not shown to programs, so
 //! the answer for a device is an estimate.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use super::{Finding, device, host::Version, kernel_config::KernelConfig, read_trimmed};
-use crate::config::Target;
 
 const CONFIGFS: &str = "/sys/kernel/config/netconsole";
 /// veth refuses netpoll since (45160cebd6ac).
@@ -54,7 +56,8 @@ impl Facts {
     }
 }
 
-pub(super) fn judge(facts: &Facts, own: &[Target]) -> Vec<Finding> {
+/// `own`: where the agent's targets send to.
+pub(super) fn judge(facts: &Facts, own: &[SocketAddr]) -> Vec<Finding> {
     let object = "netconsole";
     if !facts.active {
         return vec![Finding::ok(object, "the kernel's own is not loaded")];
@@ -64,9 +67,7 @@ pub(super) fn judge(facts: &Facts, own: &[Target]) -> Vec<Finding> {
         .iter()
         .filter(|theirs| {
             own.iter().any(|own| {
-                let remote = own.remote;
-                theirs.remote == Some(remote.ip().to_canonical())
-                    && theirs.port == Some(remote.port())
+                theirs.remote == Some(own.ip().to_canonical()) && theirs.port == Some(own.port())
             })
         })
         .collect();
@@ -142,8 +143,8 @@ mod tests {
     use super::super::Level;
     use super::*;
 
-    fn own(remote: &str) -> Vec<Target> {
-        crate::config::parse(&format!("[target.a]\nremote = \"{remote}\"\n"), "x").unwrap().targets
+    fn own(remote: &str) -> Vec<SocketAddr> {
+        vec![remote.parse().unwrap()]
     }
 
     fn theirs(remote: &str) -> Facts {

@@ -78,6 +78,11 @@ async fn remote_address(target: &config::Target) -> Result<SocketAddr, way::Bloc
     Ok(target.remote)
 }
 
+/// The addresses that are known without asking anybody.
+pub(super) fn known_remotes(targets: &[config::Target]) -> Vec<SocketAddr> {
+    targets.iter().map(|target| target.remote).collect()
+}
+
 /// What the resolver says.
 struct Look {
     remote: Result<SocketAddr, way::Blocked>,

@@ -5,12 +5,14 @@
 mod log_buffer;
 mod mapping;
 mod programs;
+mod refusal;
 mod ring;
 mod sleeper;
 mod trial;
 
 pub use log_buffer::log_buffer_bytes;
-pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook, Refusal};
+pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook};
+pub use refusal::Refusal;
 pub use ring::MappedRing;
 pub use sleeper::{Doorbell, SleeperFlag};
 pub use trial::{HookPurpose, HookTrial};

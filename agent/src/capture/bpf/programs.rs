@@ -13,7 +13,10 @@ use aya::{
     programs::{BtfTracePoint, FEntry, KProbe, Program, ProgramError, RawTracePoint},
 };
 
-use super::{Doorbell, MappedRing};
+use super::{
+    Doorbell, MappedRing,
+    refusal::{Refusal, chain, explain},
+};
 use crate::capture::{btf::Btf, offsets};
 
 /// Size of the doorbell's ring, as the object declares it.
@@ -43,23 +46,6 @@ pub enum ProbeError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// A hook that could not be used, and why.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The hook, such as `fentry prb_commit`.
-    pub hook: String,
-    /// What the kernel or its type information said.
-    pub cause: String,
-    /// The errno behind it, if a system call was refused.
-    pub errno: Option<i32>,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.hook, self.cause)
-    }
 }
 
 /// How records reach the programs.
@@ -402,44 +388,4 @@ fn load_raw_tp(program: &mut RawTracePoint, at: &str) -> Result<(), ProgramError
 fn load_kprobe(program: &mut KProbe, at: &str) -> Result<(), ProgramError> {
     program.load()?;
     program.attach(at, 0).map(drop)
-}
-
-/// The cause in one line, and its errno. Of the verifier's log the sentence that it ends with
-/// is told; the whole goes to the debug log.
-fn explain(error: &ProgramError) -> (String, Option<i32>) {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        tracing::debug!(log = %verifier_log, "The verifier's log of a refused program.");
-        let log = verifier_log.to_string();
-        // The statistics come last.
-        let sentence = log.lines().rev().map(str::trim).find(|line| {
-            !line.is_empty()
-                && !line.starts_with("processed ")
-                && !line.starts_with("verification ")
-        });
-        let sentence = sentence.map(|line| format!(" (verifier: {line})")).unwrap_or_default();
-        let cause = format!("the kernel refused the program: {io_error}{sentence}");
-        return (cause, io_error.raw_os_error());
-    }
-    (chain(error), errno(error))
-}
-
-/// The first errno among an error and its causes.
-fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.into_iter().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -1,7 +1,7 @@
 //! Tries every hook by itself, for `doctor`: each is loaded and attached, and removed again before
 //! the next one. Which of them the agent would use is not decided here.
 
-use super::programs::{Probes, Refusal};
+use super::{Probes, Refusal};
 
 /// What a hook is for. Within one purpose the hooks are alternatives, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
