@@ -11,6 +11,7 @@ mod choose;
 mod device;
 mod error;
 pub mod links;
+pub mod names;
 mod neighbour;
 mod netlink;
 mod resolve;
