@@ -112,13 +112,13 @@ impl Life {
 
     /// Whether an event about this neighbour is worth a look.
     pub(super) fn cares_for(&self, neighbour: &crate::net::NeighbourChange) -> bool {
-        let hop = self.found.as_ref().and_then(|way| way.hop.as_ref());
+        let found = self.found.as_ref().and_then(|way| Some((way, way.hop.as_ref()?)));
         match self.machine.state() {
-            State::Active => hop.is_some_and(|hop| {
+            State::Active => found.is_some_and(|(way, hop)| {
                 // What the table said at the last look; a configured MAC may differ from it.
                 let known = hop.neighbour_mac.or(hop.dst_mac);
-                hop.neighbour == Some(neighbour.address)
-                    && !(neighbour.usable && neighbour.mac == known)
+                let next = hop.gateway.unwrap_or(way.remote.ip().to_canonical());
+                next == neighbour.address && !(neighbour.usable && neighbour.mac == known)
             }),
             State::Waiting(reason) => {
                 reason.kind == WaitKind::NeighbourUnresolved && neighbour.usable

@@ -175,7 +175,7 @@ impl Manager {
                     name.works(way.remote.ip());
                 }
                 if let Some(hop) = &way.hop {
-                    life.known = Some(hop.device.clone());
+                    life.known = hop.device.clone().or(life.known.take());
                     self.confirm(target);
                 }
             }
@@ -196,12 +196,9 @@ impl Manager {
         let hop = self.lives[target].found.as_ref().and_then(|way| way.hop.as_ref());
         let Some(hop) = hop.filter(|hop| hop.mac_source == MacSource::Neighbour) else { return };
         let Some(address) = hop.neighbour else { return };
-        if hop.mac_confirmed_ago.is_some_and(|ago| ago < CONFIRM_AFTER) {
-            return;
-        }
         let (resolver, ifindex) = (self.resolver.clone(), hop.ifindex);
         tokio::spawn(async move {
-            if let Err(error) = resolver.confirm(ifindex, address).await {
+            if let Err(error) = resolver.confirm(ifindex, address, CONFIRM_AFTER).await {
                 tracing::debug!(%error, "A neighbour could not be asked.");
             }
         });
@@ -282,6 +279,9 @@ impl Manager {
                         self.handle(target, Event::Changed);
                     }
                     return;
+                }
+                for known in self.lives.iter_mut().filter_map(|life| life.known.as_mut()) {
+                    known.follow(event);
                 }
                 (event.kind, event.ifindex)
             }
