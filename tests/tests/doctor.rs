@@ -186,7 +186,15 @@ fn nothing_is_left_behind() {
         (show(&["link"]), show(&["addr"]), show(&["route", "show", "table", "all"]))
     };
     let doctor = Doctor::new(TARGET);
-    let before = state();
+    // Carrier and duplicate address detection settle by themselves.
+    let (mut before, mut since) = (state(), std::time::Instant::now());
+    while since.elapsed() < std::time::Duration::from_secs(3) {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let now = state();
+        if now != before {
+            (before, since) = (now, std::time::Instant::now());
+        }
+    }
     doctor.run(&pair.left).expect_code(OK);
     // The queue is free again at once, too.
     doctor.run(&pair.left).expect(PEER, "egress", "ok", &["could be bound"]);
