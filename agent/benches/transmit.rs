@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     }
     let pair = Pair::new();
     pair.left.ip(&format!("neigh replace {RIGHT_V4} lladdr 02:00:00:00:00:ff dev left0"));
-    let options = XdpOptions::new(pair.left.ifindex("left0"), "left0", MTU_BYTES);
+    let options = XdpOptions::new(pair.left.ifindex("left0"), "left0");
     let rounds = pair.left.run(|| measure(&options))?;
 
     let sent: u64 = rounds.iter().flatten().map(|run| run.datagrams).sum();
@@ -171,7 +171,7 @@ fn egress(options: &XdpOptions, template: &HeaderTemplate) -> anyhow::Result<Run
     let (mut pushed, mut sent) = (0, 0);
     let run = Run::of(|| {
         for _ in 0..BATCH {
-            egress.push(Tag(pushed), &mut |slot| fill(template, slot, pushed as u16))?;
+            egress.push(Tag(pushed), MTU_BYTES, &mut |slot| fill(template, slot, pushed as u16))?;
             pushed += 1;
         }
         egress.flush()?;

@@ -21,20 +21,12 @@ pub enum LostReason {
     Refused,
     /// A packet of it is longer than the device's MTU allows.
     TooLong,
-    /// It was queued in a socket that was given up.
-    Retired,
 }
 
 impl LostReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::Backlog,
-        Self::KernelOverwrote,
-        Self::NotCaptured,
-        Self::Refused,
-        Self::TooLong,
-        Self::Retired,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Backlog, Self::KernelOverwrote, Self::NotCaptured, Self::Refused, Self::TooLong];
 
     /// The name used in `status`, in the log and in metrics.
     #[must_use]
@@ -45,7 +37,6 @@ impl LostReason {
             Self::NotCaptured => "not_captured",
             Self::Refused => "refused",
             Self::TooLong => "too_long",
-            Self::Retired => "retired",
         }
     }
 }
@@ -65,11 +56,11 @@ pub struct Ledger {
     pub lost: [u64; LostReason::ALL.len()],
     /// Handed to the way out, fate not known yet.
     pub in_flight: u64,
-    /// Waiting in the record store.
+    /// Waiting in the record store, to be sent for the first time or again.
     pub waiting: u64,
     /// Of `sent`: with estimated fields.
     pub approximated: u64,
-    /// Packets handed to the way out.
+    /// Packets handed to the way out; what a retired socket gave back counts again.
     pub packets: u64,
 }
 
@@ -202,7 +193,7 @@ mod tests {
                 for round in 0..200_000u64 {
                     ledger.next_seq += 2;
                     ledger.sent += 1;
-                    ledger.lose(LostReason::ALL[(round % 6) as usize], 1);
+                    ledger.lose(LostReason::ALL[round as usize % LostReason::ALL.len()], 1);
                     shared.publish(&ledger);
                 }
             })

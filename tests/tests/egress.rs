@@ -50,7 +50,7 @@ fn v4_template(port: u16) -> HeaderTemplate {
 
 fn xdp_options(pair: &Pair, frames: u32) -> XdpOptions {
     let ifindex = pair.left.ifindex("left0");
-    XdpOptions { frames, ..XdpOptions::new(ifindex, "left0", MTU_BYTES) }
+    XdpOptions { frames, ..XdpOptions::new(ifindex, "left0") }
 }
 
 fn open_xdp(pair: &Pair, frames: u32) -> Box<dyn Egress> {
@@ -59,7 +59,7 @@ fn open_xdp(pair: &Pair, frames: u32) -> Box<dyn Egress> {
 }
 
 fn open_packet(pair: &Pair) -> Box<dyn Egress> {
-    let options = PacketOptions::new(pair.left.ifindex("left0"), "left0", MTU_BYTES);
+    let options = PacketOptions::new(pair.left.ifindex("left0"), "left0");
     pair.left.run(|| packet::open(&options)).unwrap()
 }
 
@@ -76,7 +76,7 @@ fn push(
     payload: &[u8],
 ) -> Result<Vec<u8>, PushError> {
     let mut frame = Vec::new();
-    egress.push(Tag(tag), &mut |slot| {
+    egress.push(Tag(tag), MTU_BYTES, &mut |slot| {
         let at = template.header_len();
         slot[at..][..payload.len()].copy_from_slice(payload);
         let len = template.write(slot, payload.len(), tag as u16);
@@ -191,7 +191,7 @@ fn the_receiving_kernel_accepts_every_kind() {
             let payload = format!("over {}", egress.kind().name());
             if egress.kind() == EgressKind::Udp {
                 egress
-                    .push(Tag(1), &mut |slot| {
+                    .push(Tag(1), MTU_BYTES, &mut |slot| {
                         slot[..payload.len()].copy_from_slice(payload.as_bytes());
                         payload.len()
                     })
@@ -361,16 +361,16 @@ fn lengths_that_the_device_does_not_carry_are_refused() {
             "{error}"
         );
         let slot_bytes = egress.slot_bytes();
-        let over = egress.push(Tag(1), &mut |slot| slot.len() + 1).unwrap_err();
+        let over = egress.push(Tag(1), MTU_BYTES, &mut |slot| slot.len() + 1).unwrap_err();
         assert!(
             matches!(over, PushError::TooLong { len_bytes, .. } if len_bytes == slot_bytes + 1)
         );
-        let short = egress.push(Tag(1), &mut |_| 13).unwrap_err();
+        let short = egress.push(Tag(1), MTU_BYTES, &mut |_| 13).unwrap_err();
         assert!(matches!(short, PushError::TooShort { len_bytes: 13, limit_bytes: 14 }));
         assert_eq!(egress.queued(), 0);
         // An 802.1Q tag is not counted by the MTU.
         egress
-            .push(Tag(2), &mut |slot| {
+            .push(Tag(2), MTU_BYTES, &mut |slot| {
                 slot[..12].copy_from_slice(&[RIGHT_MAC, LEFT_MAC].concat());
                 slot[12..18].copy_from_slice(&[0x81, 0, 0, 5, 0x08, 0]);
                 1518
@@ -439,7 +439,7 @@ fn openers_say_what_is_wrong() {
         assert_eq!(error.errno(), Some(errno), "{error}");
         assert!(error.remedy.contains(remedy), "{error}");
     }
-    let options = PacketOptions::new(4242, "gone0", MTU_BYTES);
+    let options = PacketOptions::new(4242, "gone0");
     let error = pair.left.run(|| packet::open(&options)).err().unwrap();
     assert_eq!(error.errno(), Some(Errno::NODEV));
     let remote = SocketAddr::from((RIGHT_V4, 6666));

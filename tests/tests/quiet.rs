@@ -189,9 +189,8 @@ fn sockets(pair: &Pair, pcap_path: &std::path::Path) -> Vec<Box<dyn Egress>> {
     let ifindex = pair.left.ifindex("left0");
     pair.left.run(|| {
         vec![
-            xdp::open(&xdp::XdpOptions::new(ifindex, "left0", MTU_BYTES)).expect("AF_XDP"),
-            packet::open(&packet::PacketOptions::new(ifindex, "left0", MTU_BYTES))
-                .expect("AF_PACKET"),
+            xdp::open(&xdp::XdpOptions::new(ifindex, "left0")).expect("AF_XDP"),
+            packet::open(&packet::PacketOptions::new(ifindex, "left0")).expect("AF_PACKET"),
             udp::open(&udp::UdpOptions::new(SocketAddr::from((RIGHT_V4, 7003)))).expect("UDP"),
             pcap::open(&pcap::PcapOptions {
                 path: pcap_path.to_owned(),
@@ -239,6 +238,7 @@ impl Running {
                     name: lane.name.to_owned(),
                     format: lane.format.clone(),
                     max_level: lane.max_level,
+                    pace: None,
                 })),
                 ledger: Arc::clone(ledger),
             })
@@ -283,7 +283,7 @@ impl Running {
         for (target, lane) in lanes.iter().enumerate() {
             // UDP makes its own headers; the pcap file takes any.
             let header = (lane.socket != 2).then(|| header(lane.port.unwrap_or(7999)));
-            let route = Box::new(Route { egress: lane.socket, header });
+            let route = Box::new(Route { egress: lane.socket, header, mtu_bytes: MTU_BYTES });
             running.send(Command::Bind { target, route }, 1);
         }
         running

@@ -10,8 +10,10 @@ use crate::{
     ledger::SharedLedger,
     netconsole::{Format, FormatKind, format::userdata},
     pump::TargetSeed,
-    target::TargetSettings,
+    target::{Pace, TargetSettings},
 };
+
+const PACE: Option<Pace> = None;
 
 /// What the format of the packets takes from the host.
 #[derive(Clone, Debug)]
@@ -52,7 +54,12 @@ impl HostFormat {
         let entries = target.userdata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         // The configuration was checked by the same function.
         format.userdata = userdata(entries).unwrap_or_default();
-        TargetSettings { name: target.name.clone(), format, max_level: target.max_level }
+        TargetSettings {
+            name: target.name.clone(),
+            format,
+            max_level: target.max_level,
+            pace: PACE,
+        }
     }
 
     /// Prepares the targets of a configuration for a new pump.

@@ -235,7 +235,8 @@ impl Manager {
         let (key, place) = socket?;
         let Way { kind, reason, hop } = way;
         let header = header(&config, kind, hop.as_ref())?;
-        let route = Box::new(Route { egress: place, header });
+        let mtu_bytes = hop.as_ref().map_or(u32::MAX, |hop| hop.mtu_bytes);
+        let route = Box::new(Route { egress: place, header, mtu_bytes });
         self.send(Command::Bind { target: index, route }, 1)?;
         self.targets[index].active = Some(Active { key, kind, reason, hop });
         self.retire_unused();
@@ -428,10 +429,10 @@ fn open(
     let egress = match (kind, hop) {
         (EgressKind::Xdp, Some(hop)) => xdp::open(&xdp::XdpOptions {
             queue: config.queue,
-            ..xdp::XdpOptions::new(hop.ifindex, &hop.ifname, hop.mtu_bytes)
+            ..xdp::XdpOptions::new(hop.ifindex, &hop.ifname)
         }),
         (EgressKind::Packet, Some(hop)) => {
-            packet::open(&packet::PacketOptions::new(hop.ifindex, &hop.ifname, hop.mtu_bytes))
+            packet::open(&packet::PacketOptions::new(hop.ifindex, &hop.ifname))
         }
         (EgressKind::Pcap, _) => pcap::open(&pcap::PcapOptions {
             path: config.pcap.clone().unwrap_or_default(),

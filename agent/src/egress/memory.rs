@@ -99,6 +99,7 @@ impl Egress for MemoryEgress {
     fn push(
         &mut self,
         tag: Tag,
+        _mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         if self.abandoned || self.handle.state().full || self.queued() >= self.slots {
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     fn push(egress: &mut dyn Egress, tag: u64) -> Result<(), PushError> {
-        egress.push(Tag(tag), &mut |slot| {
+        egress.push(Tag(tag), 1500, &mut |slot| {
             slot[0] = tag as u8;
             1
         })
@@ -187,7 +188,7 @@ mod tests {
         handle.set_full(true);
         assert!(matches!(push(&mut *egress, 3), Err(PushError::Full)));
         handle.set_full(false);
-        let long = egress.push(Tag(3), &mut |_| 5);
+        let long = egress.push(Tag(3), 1500, &mut |_| 5);
         assert!(matches!(long, Err(PushError::TooLong { len_bytes: 5, limit_bytes: 4 })));
         assert_eq!((egress.queued(), handle.flushes()), (1, 2));
         let mut unsent = Vec::new();

@@ -146,6 +146,7 @@ impl<W: Write + Send> Egress for PcapEgress<W> {
     fn push(
         &mut self,
         tag: Tag,
+        _mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         let start = self.buffer.len();
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
 
     fn push(egress: &mut dyn Egress, tag: u64, frame: &[u8]) -> Result<(), PushError> {
-        egress.push(Tag(tag), &mut |slot| {
+        egress.push(Tag(tag), 1500, &mut |slot| {
             slot[..frame.len()].copy_from_slice(frame);
             frame.len()
         })
@@ -315,7 +316,7 @@ mod tests {
         egress.flush().unwrap();
         egress.reap(&mut |_, _| {});
         push(&mut *egress, 0, &[0; 1000]).unwrap();
-        let long = egress.push(Tag(0), &mut |_| SLOT_BYTES + 1);
+        let long = egress.push(Tag(0), 1500, &mut |_| SLOT_BYTES + 1);
         assert!(matches!(long, Err(PushError::TooLong { .. })));
         assert_eq!(egress.queued(), 1);
     }

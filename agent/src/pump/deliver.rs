@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::{BATCH, Pump, TargetSeed};
+use super::{BATCH, Pump, TargetSeed, flight::Flight};
 use crate::{
     capture::sequencer::MissingReason,
     egress::{Egress, Outcome, PushError, Tag},
@@ -12,20 +12,63 @@ use crate::{
     netconsole::Encoder,
     record::Record,
     store::{Cursor, Entry, Store},
-    target::{Route, TargetSettings},
+    target::{Route, TargetSettings, pace::Bucket},
 };
+
+/// Most records of one target in flight or given back: as many as the sockets that
+/// the agent opens have slots. A larger socket is not filled by one target alone.
+pub(super) const FLIGHT_RECORDS: usize = 4096;
+
+/// Why a target stopped sending in this round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nothing is left that could go out: all is sent, or it has no way.
+    Done,
+    /// It had its turn, and there is more.
+    Turn,
+    /// Its socket has no room.
+    Full,
+    /// What it has in another socket must be settled first.
+    OtherSocket,
+    /// It has sent as much as it may until then (the pump's clock, nanoseconds).
+    Paced(u64),
+}
+
+/// What it takes to send a record again.
+#[derive(Clone, Copy, Debug)]
+struct Sendable {
+    cursor: Cursor,
+    msgid: u32,
+}
+
+/// What became of a record that was to be pushed.
+enum Pushed {
+    InFlight,
+    /// Its fate was known at once.
+    DoneWith,
+}
+
+/// What the targets share.
+pub(super) struct Shared<'a> {
+    pub(super) now_ns: u64,
+    pub(super) store: &'a Store,
+    pub(super) encoder: &'a mut Encoder,
+    pub(super) egresses: &'a mut [Option<Box<dyn Egress>>],
+}
 
 /// A target's state on the data path.
 pub(super) struct PumpTarget {
     settings: Cache<Arc<ArcSwap<TargetSettings>>, Arc<TargetSettings>>,
     cursor: Cursor,
+    flight: Flight<Sendable>,
     route: Option<Box<Route>>,
+    bucket: Bucket,
+    /// How the last round ended.
+    stop: Stop,
     ledger: Ledger,
     shared: Arc<SharedLedger>,
     /// Number of the last message, as the kernel's `msgid`: the first one is 1.
     msgid: u32,
-    /// Datagrams of the record at the cursor that the socket has taken.
-    fragments_done: usize,
     ip_id: u16,
     /// A datagram of the record whose fate is being told was refused.
     refused: bool,
@@ -42,43 +85,38 @@ impl PumpTarget {
         Self {
             settings: Cache::new(seed.settings),
             cursor,
+            flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
             route: None,
+            bucket: Bucket::default(),
+            stop: Stop::Done,
             ledger,
             shared: seed.ledger,
             msgid: 0,
-            fragments_done: 0,
             ip_id: 0,
             refused: false,
             published: ledger,
         }
     }
 
-    /// Takes a new way and returns the old one.
-    pub(super) fn bind(&mut self, route: Box<Route>) -> Option<Box<Route>> {
-        let old = self.route.replace(route);
-        if old.as_ref().map(|old| old.egress) != self.route.as_ref().map(|new| new.egress) {
-            // The record at the cursor goes out whole on one socket.
-            self.fragments_done = 0;
-        }
-        old
+    /// Takes a new way, or none, and returns the old one. What is in flight is
+    /// settled all the same.
+    pub(super) fn bind(&mut self, route: Option<Box<Route>>) -> Option<Box<Route>> {
+        std::mem::replace(&mut self.route, route)
     }
 
-    /// The socket at `index` is gone; a record that was sent in part starts anew.
+    /// The socket at `index` is gone, and what it had is given back.
     pub(super) fn socket_retired(&mut self, index: usize) {
-        if self.route.as_ref().is_some_and(|route| route.egress == index) {
-            self.fragments_done = 0;
-        }
+        self.flight.retired(index);
     }
 
-    /// Whether something is left that could go out now.
-    pub(super) fn can_send(&self, store: &Store, egresses: &[Option<Box<dyn Egress>>]) -> bool {
-        let Some(route) = &self.route else { return false };
-        matches!(egresses.get(route.egress), Some(Some(_))) && store.get(&self.cursor).is_some()
+    /// How the last round ended.
+    pub(super) fn stop(&self) -> Stop {
+        self.stop
     }
 
     pub(super) fn publish(&mut self, store: &Store) {
         self.ledger.next_seq = store.next_seq();
-        self.ledger.waiting = store.next_seq() - self.cursor.seq();
+        self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.flight.again() as u64;
         debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         if self.ledger != self.published {
             self.shared.publish(&self.ledger);
@@ -86,67 +124,95 @@ impl PumpTarget {
         }
     }
 
-    /// Reads up to [`BATCH`] entries of the store and pushes what is wanted;
-    /// returns how many entries were done with.
-    fn send(
-        &mut self,
-        index: usize,
-        store: &Store,
-        encoder: &mut Encoder,
-        egresses: &mut [Option<Box<dyn Egress>>],
-    ) -> usize {
+    /// Goes through up to [`BATCH`] records, first those that are to be sent again,
+    /// then those at the cursor; returns how many it is done with.
+    pub(super) fn send(&mut self, index: usize, shared: &mut Shared<'_>) -> usize {
         for done in 0..BATCH {
-            let Some(entry) = store.get(&self.cursor) else { return done };
-            match entry {
-                Entry::FellOff { count } => {
-                    self.ledger.lose(LostReason::Backlog, count);
-                    self.fragments_done = 0;
-                }
-                Entry::Missing { count, reason } => {
-                    let reason = match reason {
-                        MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
-                        MissingReason::NotCaptured => LostReason::NotCaptured,
-                    };
-                    self.ledger.lose(reason, count);
-                }
-                Entry::Record(record) => {
-                    if !self.settings.load().wants(&record) {
-                        self.ledger.filtered += 1;
-                    } else if !self.push(index, &record, encoder, egresses) {
-                        return done;
-                    }
-                }
+            if let Err(stop) = self.send_next(index, shared) {
+                self.stop = stop;
+                return done;
             }
-            store.advance(&mut self.cursor);
         }
+        self.stop = Stop::Turn;
         BATCH
     }
 
-    /// Pushes the datagrams of one record; false if it has to wait.
+    fn send_next(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
+        let store = shared.store;
+        let again = self.flight.next_again();
+        let cursor = again.map_or(self.cursor, |again| again.cursor);
+        let pushed = match store.get(&cursor).ok_or(Stop::Done)? {
+            Entry::FellOff { count } => {
+                // Others that are to be sent again may have fallen off with it; each is
+                // counted for itself.
+                let count = if again.is_some() { 1 } else { count };
+                self.give_up(LostReason::Backlog, count)
+            }
+            Entry::Missing { count, reason } => {
+                let reason = match reason {
+                    MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
+                    MissingReason::NotCaptured => LostReason::NotCaptured,
+                };
+                self.give_up(reason, count)
+            }
+            Entry::Record(record) => {
+                if again.is_none() && !self.settings.load().wants(&record) {
+                    self.filter()
+                } else {
+                    self.push(index, &record, cursor, again.map(|again| again.msgid), shared)?
+                }
+            }
+        };
+        match (again, pushed) {
+            (Some(_), Pushed::DoneWith) => self.flight.drop_again(),
+            (Some(_), Pushed::InFlight) => {}
+            (None, _) => store.advance(&mut self.cursor),
+        }
+        Ok(())
+    }
+
+    /// Pushes the datagrams of one record; `old_msgid` if it had its turn before.
     fn push(
         &mut self,
         index: usize,
         record: &Record<'_>,
-        encoder: &mut Encoder,
-        egresses: &mut [Option<Box<dyn Egress>>],
-    ) -> bool {
-        let Some(route) = &self.route else { return false };
-        let Some(Some(egress)) = egresses.get_mut(route.egress) else { return false };
+        cursor: Cursor,
+        old_msgid: Option<u32>,
+        shared: &mut Shared<'_>,
+    ) -> Result<Pushed, Stop> {
+        let route = self.route.as_deref().ok_or(Stop::Done)?;
+        let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
+            return Err(Stop::Done);
+        };
+        if !self.flight.may_use(route.egress) {
+            return Err(Stop::OtherSocket);
+        }
+        if !self.flight.has_room() {
+            return Err(Stop::Full);
+        }
         let settings = self.settings.load();
-        let msgid = self.msgid.wrapping_add(1);
-        let mut datagrams = encoder.encode(record, &settings.format, msgid);
+        if self.flight.begun() == 0
+            && let Some(pace) = settings.pace
+        {
+            self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
+        }
+        let msgid = old_msgid.unwrap_or(self.msgid.wrapping_add(1));
+        let mut datagrams = shared.encoder.encode(record, &settings.format, msgid);
         let count = datagrams.count();
         if count == 0 {
             // The basic format shows no line of it, as on the kernel's consoles.
-            self.ledger.filtered += 1;
-            return true;
+            return Ok(self.filter());
         }
-        datagrams.skip(self.fragments_done);
-        while self.fragments_done < count {
-            let (first, last) = (self.fragments_done == 0, self.fragments_done + 1 == count);
+        if self.flight.begun() >= count {
+            // Other settings make fewer datagrams of it.
+            self.flight.begin_anew();
+        }
+        datagrams.skip(self.flight.begun());
+        while self.flight.begun() < count {
+            let (first, last) = (self.flight.begun() == 0, self.flight.begun() + 1 == count);
             let tag = tag(index, first, last, record.approximated);
             let ip_id = self.ip_id;
-            let pushed = egress.push(tag, &mut |slot| match &route.header {
+            let pushed = egress.push(tag, route.mtu_bytes, &mut |slot| match &route.header {
                 Some(header) => {
                     let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
                     let len = datagrams.write_next(payload).unwrap_or(0);
@@ -154,46 +220,54 @@ impl PumpTarget {
                 }
                 None => datagrams.write_next(slot).unwrap_or(0),
             });
-            match pushed {
+            let refused = match pushed {
                 Ok(()) => {
-                    self.fragments_done += 1;
+                    self.flight.pushed();
+                    self.bucket.pay();
                     self.ip_id = self.ip_id.wrapping_add(1);
                     self.ledger.packets += 1;
+                    continue;
                 }
-                Err(PushError::Full) => return false,
-                Err(PushError::TooLong { .. }) => return self.give_up(LostReason::TooLong, msgid),
-                Err(PushError::TooShort { .. }) => {
-                    return self.give_up(LostReason::Refused, msgid);
-                }
-            }
+                Err(PushError::Full) => return Err(Stop::Full),
+                Err(PushError::TooLong { .. }) => LostReason::TooLong,
+                Err(PushError::TooShort { .. }) => LostReason::Refused,
+            };
+            // It cannot go this way at all; the next one may.
+            self.take_msgid(old_msgid, msgid);
+            return Ok(self.give_up(refused, 1));
         }
+        self.take_msgid(old_msgid, msgid);
+        self.flight.is_in_flight(Sendable { cursor, msgid });
         self.ledger.in_flight += 1;
-        self.finish_record(msgid);
-        true
+        Ok(Pushed::InFlight)
     }
 
-    /// The record cannot go this way at all; the next one may.
-    fn give_up(&mut self, reason: LostReason, msgid: u32) -> bool {
-        self.ledger.lose(reason, 1);
-        self.finish_record(msgid);
-        true
+    fn take_msgid(&mut self, old: Option<u32>, msgid: u32) {
+        if old.is_none() {
+            self.msgid = msgid;
+        }
     }
 
-    fn finish_record(&mut self, msgid: u32) {
-        self.msgid = msgid;
-        self.fragments_done = 0;
+    fn give_up(&mut self, reason: LostReason, count: u64) -> Pushed {
+        self.ledger.lose(reason, count);
+        self.flight.begin_anew();
+        Pushed::DoneWith
+    }
+
+    fn filter(&mut self) -> Pushed {
+        self.ledger.filtered += 1;
+        self.flight.begin_anew();
+        Pushed::DoneWith
     }
 }
 
 impl Pump {
     /// Sends what the targets have not got yet; returns how many entries moved.
-    pub(super) fn deliver(&mut self) -> usize {
+    pub(super) fn deliver(&mut self, now_ns: u64) -> usize {
         let Self { targets, store, encoder, egresses, .. } = self;
-        targets
-            .iter_mut()
-            .enumerate()
-            .map(|(index, target)| target.send(index, store, encoder, egresses))
-            .sum()
+        let mut shared = Shared { now_ns, store, encoder, egresses };
+        let targets = targets.iter_mut().enumerate();
+        targets.map(|(index, target)| target.send(index, &mut shared)).sum()
     }
 }
 
@@ -216,11 +290,13 @@ fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
 /// Counts the fate of one datagram.
 pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
     let Some(target) = target_of(targets, tag) else { return };
+    let last = tag.0 & LAST != 0;
+    target.flight.settled(last);
     if tag.0 & FIRST != 0 {
         target.refused = false;
     }
     target.refused |= outcome == Outcome::Refused;
-    if tag.0 & LAST != 0 {
+    if last {
         target.ledger.in_flight -= 1;
         if target.refused {
             target.ledger.lose(LostReason::Refused, 1);
@@ -231,11 +307,12 @@ pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
     }
 }
 
-/// Counts a datagram that its socket gave up.
+/// Takes a datagram back that its socket gave up; its record will be sent again.
 pub(super) fn abandon(targets: &mut [PumpTarget], tag: Tag) {
     let Some(target) = target_of(targets, tag) else { return };
-    if tag.0 & LAST != 0 {
+    let last = tag.0 & LAST != 0;
+    target.flight.given_back(last);
+    if last {
         target.ledger.in_flight -= 1;
-        target.ledger.lose(LostReason::Retired, 1);
     }
 }

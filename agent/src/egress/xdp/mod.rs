@@ -33,15 +33,13 @@ use super::{Egress, EgressKind, OpenError, Outcome, PushError, Tag};
 /// [`OpenError`] says which step failed and what to do.
 pub fn open(options: &XdpOptions) -> Result<Box<dyn Egress>, OpenError> {
     let RawSocket { fd, umem, free, tx, completions } = RawSocket::open(options)?;
-    let mtu_bytes = options.mtu_bytes as usize;
-    Ok(Box::new(XdpEgress { queue: TxQueue::new(umem, free, tx, completions), fd, mtu_bytes }))
+    Ok(Box::new(XdpEgress { queue: TxQueue::new(umem, free, tx, completions), fd }))
 }
 
 /// The way out through one AF_XDP socket.
 struct XdpEgress {
     queue: TxQueue,
     fd: OwnedFd,
-    mtu_bytes: usize,
 }
 
 impl Egress for XdpEgress {
@@ -56,9 +54,10 @@ impl Egress for XdpEgress {
     fn push(
         &mut self,
         tag: Tag,
+        mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
-        self.queue.push(tag, self.mtu_bytes, fill)
+        self.queue.push(tag, mtu_bytes, fill)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -53,15 +53,13 @@ pub struct XdpOptions {
     pub queue: u32,
     /// Number of frames of 2048 bytes, 1 to 32768.
     pub frames: u32,
-    /// MTU of the device in bytes; longer packets are refused.
-    pub mtu_bytes: u32,
 }
 
 impl XdpOptions {
     /// Queue 0 and the default number of frames.
     #[must_use]
-    pub fn new(ifindex: u32, ifname: impl Into<String>, mtu_bytes: u32) -> Self {
-        Self { ifindex, ifname: ifname.into(), queue: 0, frames: FRAMES_DEFAULT, mtu_bytes }
+    pub fn new(ifindex: u32, ifname: impl Into<String>) -> Self {
+        Self { ifindex, ifname: ifname.into(), queue: 0, frames: FRAMES_DEFAULT }
     }
 }
 
