@@ -9,6 +9,8 @@
 mod deliver;
 pub mod flight;
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, atomic::Ordering};
 
