@@ -171,9 +171,7 @@ fn egress(options: &XdpOptions, template: &HeaderTemplate) -> anyhow::Result<Run
     let (mut pushed, mut sent) = (0, 0);
     let run = Run::of(|| {
         for _ in 0..BATCH {
-            egress.push(Tag(pushed), MTU_BYTES as usize, &mut |slot| {
-                fill(template, slot, pushed as u16)
-            })?;
+            egress.push(Tag(pushed), MTU_BYTES, &mut |slot| fill(template, slot, pushed as u16))?;
             pushed += 1;
         }
         egress.flush()?;

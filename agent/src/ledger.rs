@@ -56,11 +56,11 @@ pub struct Ledger {
     pub lost: [u64; LostReason::ALL.len()],
     /// Handed to the way out, fate not known yet.
     pub in_flight: u64,
-    /// Waiting in the record store, or to be sent again.
+    /// Waiting in the record store, to be sent for the first time or again.
     pub waiting: u64,
     /// Of `sent`: with estimated fields.
     pub approximated: u64,
-    /// Packets handed to the way out.
+    /// Packets handed to the way out; what a retired socket gave back counts again.
     pub packets: u64,
 }
 

@@ -7,27 +7,29 @@
 //! the control thread's work, which reaches it through `handover`.
 
 mod deliver;
+pub mod flight;
+mod parts;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
-use arc_swap::ArcSwap;
 use rtrb::Consumer;
 
-use self::deliver::PumpTarget;
+use self::deliver::{PumpTarget, Stop};
+pub use self::parts::{Command, PumpParts, PumpStats, Returned, TargetSeed};
 use crate::{
     capture::{
-        bpf::{Doorbell, MappedRing},
+        bpf::MappedRing,
         kmsg_record::KmsgRecord,
-        sequencer::{NoRing, Progress, RecordRing, RingItem, Sequencer},
+        sequencer::{Progress, RecordRing as _, Sequencer},
         wait::{Waiter, now_ns, want_precise_naps},
-        wake::Waker,
     },
     egress::Egress,
     handover::PumpEnd,
-    ledger::SharedLedger,
     netconsole::Encoder,
     store::Store,
-    target::{Route, TargetSettings},
+    target::Route,
 };
 
 /// Most sockets the pump holds at once.
@@ -48,150 +50,9 @@ const STORM_NAP_NS: u64 = 250_000;
 /// A pump that was told to stop ends after this long without anything to send.
 const STOP_IDLE_NS: u64 = 60_000_000;
 
-/// What the control thread asks of the pump.
-pub enum Command {
-    /// Take a socket (one box lent).
-    Install {
-        /// Its place; what was there before comes back.
-        index: usize,
-        /// The socket.
-        egress: Box<dyn Egress>,
-    },
-    /// Give the socket back.
-    Retire {
-        /// Its place.
-        index: usize,
-    },
-    /// Send a target's packets this way (one box lent).
-    Bind {
-        /// Index of the target.
-        target: usize,
-        /// The way; the previous one comes back.
-        route: Box<Route>,
-    },
-    /// Send nothing of a target. Its way comes back; what a socket was given stays there.
-    Unbind {
-        /// Index of the target.
-        target: usize,
-    },
-    /// Send what is there, at most until the deadline, and end.
-    Stop {
-        /// `CLOCK_MONOTONIC`.
-        deadline_ns: u64,
-    },
-}
-
-/// What comes back from the pump.
-pub enum Returned {
-    /// A socket that is not used any more.
-    Egress {
-        /// Where it was.
-        index: usize,
-        /// The socket, to be dropped.
-        egress: Box<dyn Egress>,
-    },
-    /// A route that is not used any more.
-    Route(Box<Route>),
-}
-
-/// The ring of the source in use.
-pub enum SourceRing {
-    /// An eBPF source.
-    Mapped(MappedRing),
-    /// The kmsg source has none.
-    None(NoRing),
-}
-
-impl RecordRing for SourceRing {
-    fn next(&mut self) -> Option<RingItem> {
-        match self {
-            Self::Mapped(ring) => ring.next(),
-            Self::None(ring) => ring.next(),
-        }
-    }
-    fn pending(&self) -> bool {
-        match self {
-            Self::Mapped(ring) => ring.pending(),
-            Self::None(ring) => ring.pending(),
-        }
-    }
-    fn ready(&self) -> bool {
-        match self {
-            Self::Mapped(ring) => ring.ready(),
-            Self::None(ring) => ring.ready(),
-        }
-    }
-    fn is_crowded(&self) -> bool {
-        match self {
-            Self::Mapped(ring) => ring.is_crowded(),
-            Self::None(ring) => ring.is_crowded(),
-        }
-    }
-    fn bytes(&self, item: RingItem) -> &[u8] {
-        match self {
-            Self::Mapped(ring) => ring.bytes(item),
-            Self::None(ring) => ring.bytes(item),
-        }
-    }
-    fn release(&mut self, end: u64) {
-        match self {
-            Self::Mapped(ring) => ring.release(end),
-            Self::None(ring) => ring.release(end),
-        }
-    }
-}
-
-/// One target as the control thread describes it to a new pump.
-pub struct TargetSeed {
-    /// Shared settings; the control thread keeps a reference to each value it
-    /// ever stored there until the pump has moved on, so none is freed here.
-    pub settings: Arc<ArcSwap<TargetSettings>>,
-    /// Where the target's account is published.
-    pub ledger: Arc<SharedLedger>,
-}
-
-/// What a pump is made of.
-pub struct PumpParts {
-    /// The programs' ring.
-    pub ring: SourceRing,
-    /// The programs' doorbell, if they are to wake the pump itself.
-    pub doorbell: Option<Doorbell>,
-    /// Records from `/dev/kmsg`.
-    pub kmsg: Consumer<KmsgRecord>,
-    /// How the other threads wake the pump.
-    pub waker: Arc<Waker>,
-    /// The merging of the two.
-    pub sequencer: Sequencer,
-    /// The record store.
-    pub store: Store,
-    /// Commands and returns.
-    pub handover: PumpEnd<Command, Returned>,
-    /// The targets, in the order of their indices.
-    pub targets: Vec<TargetSeed>,
-    /// What the pump publishes about itself.
-    pub stats: Arc<PumpStats>,
-}
-
-/// Numbers about the pump itself, for `status`.
-#[derive(Debug)]
-pub struct PumpStats {
-    /// The errno of each socket's last attempt to send, 0 if it went well.
-    pub socket_errno: [std::sync::atomic::AtomicI32; EGRESS_MAX],
-    /// Waits that ended.
-    pub wakeups: std::sync::atomic::AtomicU64,
-    /// Records sent with estimated fields, of the sequencer.
-    pub approximated: std::sync::atomic::AtomicU64,
-    /// Records without the printing context, of the sequencer.
-    pub without_context: std::sync::atomic::AtomicU64,
-    /// Ring items that were no record, of the sequencer.
-    pub malformed: std::sync::atomic::AtomicU64,
-    /// Joins whose texts differed, of the sequencer.
-    pub mismatched: std::sync::atomic::AtomicU64,
-}
-
 /// See the module's description.
 pub struct Pump {
-    ring: SourceRing,
+    ring: Option<MappedRing>,
     kmsg: Consumer<KmsgRecord>,
     waiter: Waiter,
     sequencer: Sequencer,
@@ -258,7 +119,7 @@ impl Pump {
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
             let sent = self.deliver(now);
-            let moved = self.flush_and_reap(now);
+            let moved = self.flush_and_reap();
             self.publish();
             if self.is_done(now, progress.settled) {
                 return;
@@ -268,39 +129,41 @@ impl Pump {
     }
 
     fn wait(&mut self, now: u64, progress: &Progress, sent: usize, moved: usize) {
-        let backlog =
-            self.targets.iter().any(|target| target.can_send(now, &self.store, &self.egresses));
+        let stops = || self.targets.iter().map(PumpTarget::stop);
+        let full = stops().any(|stop| stop == Stop::Full);
         let in_flight = self.egresses.iter().flatten().any(|egress| egress.queued() > 0);
-        if sent > 0 || moved > 0 || !(backlog || in_flight) {
+        if sent > 0 || moved > 0 || !(full || in_flight) {
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
         }
-        if backlog && (sent > 0 || moved > 0) {
+        if (full && moved > 0) || stops().any(|stop| stop == Stop::Turn) {
             return;
         }
         if progress.settled >= STORM_SEQS {
             self.waiter.nap(STORM_NAP_NS);
             return;
         }
-        let mut look_ns = LOOK_NS;
-        if backlog || in_flight {
+        let paced = stops().filter_map(|stop| match stop {
+            Stop::Paced(due_ns) => Some(due_ns),
+            _ => None,
+        });
+        let mut until = [Some(now + LOOK_NS), progress.deadline_ns, self.stop_at_ns, paced.min()];
+        if full || in_flight {
             // A socket that takes nothing may be full for a moment, or its device
             // may be down for a week.
-            look_ns = self.blocked_nap_ns;
+            until[0] = Some(now + self.blocked_nap_ns);
             self.blocked_nap_ns = (2 * self.blocked_nap_ns).min(BLOCKED_NAP_MAX_NS);
         }
-        let held_ns = self.targets.iter().filter_map(|target| target.held_until_ns(now)).min();
-        let until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, held_ns];
         let timeout_ns = until.into_iter().flatten().min().unwrap_or(now).saturating_sub(now);
         let Self { ring, kmsg, handover, waiter, .. } = self;
         waiter.sleep(timeout_ns, || {
             ring.ready() || kmsg.slots() > progress.kmsg_waiting || handover.has_command()
         });
-        self.stats.wakeups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
     }
 
     fn obey(&mut self, now_ns: u64) {
         while let Some(command) = self.handover.receive() {
-            // What blocked the sockets may be over.
+            // A socket that was blocked may be well again, or the way another one.
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
             match command {
                 Command::Install { index, egress } => {
@@ -313,29 +176,27 @@ impl Pump {
                         None => self.handover.give_back(Returned::Egress { index, egress }),
                     }
                 }
-                Command::Retire { index } => self.retire(index, now_ns),
-                Command::Bind { target, route } => {
-                    let old = match self.targets.get_mut(target) {
-                        Some(target) => target.bind(route),
-                        None => Some(route),
-                    };
-                    if let Some(old) = old {
-                        self.handover.give_back(Returned::Route(old));
-                    }
-                }
-                Command::Unbind { target } => {
-                    if let Some(old) = self.targets.get_mut(target).and_then(PumpTarget::unbind) {
-                        self.handover.give_back(Returned::Route(old));
-                    }
-                }
+                Command::Retire { index } => self.retire(index),
+                Command::Bind { target, route } => self.bind(target, Some(route)),
+                Command::Unbind { target } => self.bind(target, None),
                 Command::Stop { deadline_ns } => self.stop_at_ns = Some(deadline_ns),
             }
         }
     }
 
+    fn bind(&mut self, target: usize, route: Option<Box<Route>>) {
+        let old = match self.targets.get_mut(target) {
+            Some(target) => target.bind(route),
+            None => route,
+        };
+        if let Some(old) = old {
+            self.handover.give_back(Returned::Route(old));
+        }
+    }
+
     /// Takes a socket out of use: what the kernel has taken is counted sent, the
-    /// rest goes back to its targets, and the box goes back to be closed.
-    fn retire(&mut self, index: usize, now_ns: u64) {
+    /// rest is sent again by another one, and the box goes back to be closed.
+    fn retire(&mut self, index: usize) {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
         let targets = &mut self.targets;
         egress.reap(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now_ns));
@@ -343,27 +204,25 @@ impl Pump {
         for target in targets {
             target.socket_retired(index);
         }
+        self.stats.set_errno(index, 0);
         self.handover.give_back(Returned::Egress { index, egress });
     }
 
     fn flush_and_reap(&mut self, now_ns: u64) -> usize {
         let mut moved = 0;
-        for index in 0..self.egresses.len() {
-            let Some(egress) = &mut self.egresses[index] else { continue };
-            if egress.queued() > 0 {
-                // A lasting error (device gone or down) leaves the packets queued;
-                // the control thread acts on it.
-                let errno = match egress.flush() {
-                    Ok(()) => 0,
-                    Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
-                };
-                let targets = &mut self.targets;
-                egress.reap(&mut |tag, outcome| {
-                    moved += 1;
-                    deliver::settle(targets, tag, outcome, now_ns);
-                });
-                self.note_errno(index, errno);
-            }
+        let Self { targets, egresses, stats, .. } = self;
+        for (index, place) in egresses.iter_mut().enumerate() {
+            let Some(egress) = place.as_mut().filter(|egress| egress.queued() > 0) else {
+                continue;
+            };
+            // A lasting error (device gone or down) leaves the packets queued;
+            // the control thread sees it and the device's state, and acts on them.
+            let errno = egress.flush().map_or_else(errno_of, |()| 0);
+            stats.set_errno(index, errno);
+            egress.reap(&mut |tag, outcome| {
+                moved += 1;
+                deliver::settle(targets, tag, outcome);
+            });
         }
         moved
     }
@@ -386,23 +245,22 @@ impl Pump {
         now >= stop_at_ns || idle_ns >= STOP_IDLE_NS
     }
 
-    /// Whether nothing is left to be sent that could be sent.
-    fn idle(&self, now: u64) -> bool {
+    /// Whether nothing is left to be sent that could be sent, now or when paced.
+    fn idle(&self) -> bool {
         !self.ring.ready()
             && self.kmsg.slots() == 0
-            && !self.targets.iter().any(|target| target.can_send(now, &self.store, &self.egresses))
+            && self.targets.iter().all(|target| target.stop() == Stop::Done)
             && self.egresses.iter().flatten().all(|egress| egress.queued() == 0)
     }
 
     fn publish(&mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
         for target in &mut self.targets {
             target.publish(&self.store);
         }
-        let counts = self.sequencer.counts();
-        self.stats.approximated.store(counts.approximated, Relaxed);
-        self.stats.without_context.store(counts.without_context, Relaxed);
-        self.stats.malformed.store(counts.malformed, Relaxed);
-        self.stats.mismatched.store(counts.mismatched, Relaxed);
+        self.stats.set_counts(&self.sequencer.counts());
     }
+}
+
+fn errno_of(error: std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }

@@ -76,7 +76,7 @@ fn push(
     payload: &[u8],
 ) -> Result<Vec<u8>, PushError> {
     let mut frame = Vec::new();
-    egress.push(Tag(tag), MTU_BYTES as usize, &mut |slot| {
+    egress.push(Tag(tag), MTU_BYTES, &mut |slot| {
         let at = template.header_len();
         slot[at..][..payload.len()].copy_from_slice(payload);
         let len = template.write(slot, payload.len(), tag as u16);
@@ -191,7 +191,7 @@ fn the_receiving_kernel_accepts_every_kind() {
             let payload = format!("over {}", egress.kind().name());
             if egress.kind() == EgressKind::Udp {
                 egress
-                    .push(Tag(1), MTU_BYTES as usize, &mut |slot| {
+                    .push(Tag(1), MTU_BYTES, &mut |slot| {
                         slot[..payload.len()].copy_from_slice(payload.as_bytes());
                         payload.len()
                     })
@@ -361,16 +361,16 @@ fn lengths_that_the_device_does_not_carry_are_refused() {
             "{error}"
         );
         let slot_bytes = egress.slot_bytes();
-        let over = egress.push(Tag(1), MTU_BYTES as usize, &mut |slot| slot.len() + 1).unwrap_err();
+        let over = egress.push(Tag(1), MTU_BYTES, &mut |slot| slot.len() + 1).unwrap_err();
         assert!(
             matches!(over, PushError::TooLong { len_bytes, .. } if len_bytes == slot_bytes + 1)
         );
-        let short = egress.push(Tag(1), MTU_BYTES as usize, &mut |_| 13).unwrap_err();
+        let short = egress.push(Tag(1), MTU_BYTES, &mut |_| 13).unwrap_err();
         assert!(matches!(short, PushError::TooShort { len_bytes: 13, limit_bytes: 14 }));
         assert_eq!(egress.queued(), 0);
         // An 802.1Q tag is not counted by the MTU.
         egress
-            .push(Tag(2), MTU_BYTES as usize, &mut |slot| {
+            .push(Tag(2), MTU_BYTES, &mut |slot| {
                 slot[..12].copy_from_slice(&[RIGHT_MAC, LEFT_MAC].concat());
                 slot[12..18].copy_from_slice(&[0x81, 0, 0, 5, 0x08, 0]);
                 1518

@@ -239,6 +239,7 @@ impl Running {
                     format: lane.format.clone(),
                     pace: None,
                     max_level: lane.max_level,
+                    pace: None,
                 })),
                 ledger: Arc::clone(ledger),
             })
@@ -283,7 +284,7 @@ impl Running {
         for (target, lane) in lanes.iter().enumerate() {
             // UDP makes its own headers; the pcap file takes any.
             let header = (lane.socket != 2).then(|| header(lane.port.unwrap_or(7999)));
-            let route = Box::new(Route { egress: lane.socket, mtu_bytes: MTU_BYTES, header });
+            let route = Box::new(Route { egress: lane.socket, header, mtu_bytes: MTU_BYTES });
             running.send(Command::Bind { target, route }, 1);
         }
         running

@@ -5,13 +5,12 @@ use std::sync::{Arc, atomic::AtomicBool};
 use rtrb::{Consumer, RingBuffer};
 
 use super::{
-    bpf::{Doorbell, ProbeError, Probes, RecordHook},
+    bpf::{Doorbell, MappedRing, ProbeError, Probes, RecordHook},
     kmsg::{Duty, KmsgError, KmsgReader, KmsgStats, KmsgThread, QUEUE_RECORDS},
     kmsg_record::KmsgRecord,
-    sequencer::{NoRing, RingContent, Sequencer},
+    sequencer::{RingContent, Sequencer},
     wake::Waker,
 };
-use crate::pump::SourceRing;
 
 /// The three sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +81,7 @@ pub struct Capture {
     /// The programs, if any; dropping them detaches.
     pub probes: Option<Probes>,
     /// For the pump.
-    pub ring: SourceRing,
+    pub ring: Option<MappedRing>,
     /// For the pump, if the programs wake it directly.
     pub doorbell: Option<Doorbell>,
     /// For the pump.
@@ -114,7 +113,7 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
     let mut reader = KmsgReader::open()?;
     let before = reader.skip_to_end()?;
     let (report, mut probes) = attach(choice, ring_bytes)?;
-    let mut mapped = match &mut probes {
+    let mapped = match &mut probes {
         Some(probes) => Some(
             probes
                 .take_records()
@@ -138,10 +137,7 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
     let kmsg_waker = Arc::new(Waker::new()?);
     let kmsg_stop = Arc::new(AtomicBool::new(false));
     let kmsg_stats = Arc::new(KmsgStats::default());
-    let (ring, doorbell) = match mapped.take() {
-        Some((ring, doorbell)) => (SourceRing::Mapped(ring), Some(doorbell)),
-        None => (SourceRing::None(NoRing), None),
-    };
+    let (ring, doorbell) = mapped.unzip();
     // Whoever can act on a new record is woken: in the tracepoint source the
     // pump can do nothing before the record's other half has been read.
     let (pump_doorbell, kmsg_doorbell) = match report.kind {

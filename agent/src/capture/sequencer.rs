@@ -58,27 +58,28 @@ pub trait RecordRing {
     fn release(&mut self, end: u64);
 }
 
-/// A ring that is always empty, for the `kmsg` source.
-#[derive(Debug)]
-pub struct NoRing;
-
-impl RecordRing for NoRing {
+/// No ring is one that is always empty: the `kmsg` source has none.
+impl<R: RecordRing> RecordRing for Option<R> {
     fn next(&mut self) -> Option<RingItem> {
-        None
+        self.as_mut()?.next()
     }
     fn pending(&self) -> bool {
-        false
+        self.as_ref().is_some_and(R::pending)
     }
     fn ready(&self) -> bool {
-        false
+        self.as_ref().is_some_and(R::ready)
     }
     fn is_crowded(&self) -> bool {
-        false
+        self.as_ref().is_some_and(R::is_crowded)
     }
-    fn bytes(&self, _item: RingItem) -> &[u8] {
-        &[]
+    fn bytes(&self, item: RingItem) -> &[u8] {
+        self.as_ref().map_or(&[], |ring| ring.bytes(item))
     }
-    fn release(&mut self, _end: u64) {}
+    fn release(&mut self, end: u64) {
+        if let Some(ring) = self {
+            ring.release(end);
+        }
+    }
 }
 
 /// Why a seq cannot be had.

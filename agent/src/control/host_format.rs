@@ -10,8 +10,10 @@ use crate::{
     ledger::SharedLedger,
     netconsole::{Format, FormatKind, format::userdata},
     pump::TargetSeed,
-    target::{TargetSettings, pace::Pace},
+    target::{Pace, TargetSettings},
 };
+
+const PACE: Option<Pace> = None;
 
 /// What the format of the packets takes from the host.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ impl HostFormat {
             name: target.name.clone(),
             format,
             max_level: target.max_level,
-            pace: target.pace.map(|per_second| Pace { per_second, burst: Pace::BURST }),
+            pace: PACE,
         }
     }
 

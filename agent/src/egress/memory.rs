@@ -99,7 +99,7 @@ impl Egress for MemoryEgress {
     fn push(
         &mut self,
         tag: Tag,
-        _mtu_bytes: usize,
+        _mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         if self.abandoned || self.handle.state().full || self.queued() >= self.slots {

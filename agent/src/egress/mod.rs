@@ -106,8 +106,9 @@ pub trait Egress: Send {
 
     /// Takes one datagram: hands a slot to `fill`, which writes into it and
     /// returns the length in bytes. The slot is memory that the kernel sends
-    /// from (AF_XDP) wherever the kind allows. `mtu_bytes` is the longest IP packet on
-    /// this way, for kinds that take frames: it may differ between users of one socket.
+    /// from (AF_XDP) wherever the kind allows. `mtu_bytes` is the longest IP packet
+    /// on the datagram's way; kinds without frames of their own on a device (UDP,
+    /// pcap, memory) do not look at it.
     ///
     /// # Errors
     /// [`PushError::Full`] before `fill` was called, if no slot is free;
@@ -116,7 +117,7 @@ pub trait Egress: Send {
     fn push(
         &mut self,
         tag: Tag,
-        mtu_bytes: usize,
+        mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError>;
 
@@ -145,8 +146,8 @@ pub trait Egress: Send {
 
 /// Whether a frame may leave by a device with this MTU. AF_XDP checks neither
 /// end (a frame over the MTU is sent, one shorter than its header dropped).
-fn check_frame(slot: &[u8], len_bytes: usize, mtu_bytes: usize) -> Result<(), PushError> {
-    let limit_bytes = frame_limit_bytes(slot, mtu_bytes).min(slot.len());
+fn check_frame(slot: &[u8], len_bytes: usize, mtu_bytes: u32) -> Result<(), PushError> {
+    let limit_bytes = frame_limit_bytes(slot, mtu_bytes as usize).min(slot.len());
     if len_bytes > limit_bytes {
         return Err(PushError::TooLong { len_bytes, limit_bytes });
     }

@@ -5,15 +5,14 @@
 //! system call per frame. Bound with protocol 0, it receives nothing. It sends
 //! frames only: UDP sockets are in `udp`.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with};
 
-use super::slots::{SLOT_BYTES, SlotQueue};
+use super::slots::{Slotted, Wire};
 use super::xdp::sys;
-use super::{Egress, EgressKind, OpenError, Outcome, PushError, Tag, check_frame};
+use super::{Egress, EgressKind, OpenError, Outcome, PushError, check_frame};
 
 /// Slots per socket unless the caller says otherwise.
 pub const SLOTS_DEFAULT: u32 = 512;
@@ -59,58 +58,29 @@ pub fn open(options: &PacketOptions) -> Result<Box<dyn Egress>, OpenError> {
         .map_err(step("open a socket"))?;
     sys::set_qdisc_bypass(fd.as_fd()).map_err(step("set the qdisc bypass"))?;
     sys::bind_packet(fd.as_fd(), options.ifindex).map_err(step("bind"))?;
-    Ok(Box::new(PacketEgress { fd, queue: SlotQueue::new(options.slots.max(1) as usize) }))
+    Ok(Box::new(Slotted::new(PacketWire(fd), options.slots)))
 }
 
-struct PacketEgress {
-    fd: OwnedFd,
-    queue: SlotQueue,
-}
+struct PacketWire(OwnedFd);
 
-impl Egress for PacketEgress {
-    fn kind(&self) -> EgressKind {
-        EgressKind::Packet
+impl Wire for PacketWire {
+    const KIND: EgressKind = EgressKind::Packet;
+
+    fn check(slot: &[u8], len_bytes: usize, mtu_bytes: u32) -> Result<(), PushError> {
+        check_frame(slot, len_bytes, mtu_bytes)
     }
 
-    fn slot_bytes(&self) -> usize {
-        SLOT_BYTES
-    }
-
-    fn push(
-        &mut self,
-        tag: Tag,
-        mtu_bytes: usize,
-        fill: &mut dyn FnMut(&mut [u8]) -> usize,
-    ) -> Result<(), PushError> {
-        self.queue.push(tag, fill, |slot, len_bytes| check_frame(slot, len_bytes, mtu_bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while let Some(frame) = self.queue.next() {
-            match send(&self.fd, frame, SendFlags::DONTWAIT) {
-                Ok(_) => self.queue.settle(Outcome::Sent),
-                // The frame itself is at fault: the MTU shrank meanwhile, or
-                // the device wants another header.
-                Err(Errno::MSGSIZE | Errno::INVAL) => self.queue.settle(Outcome::Refused),
-                // Send buffer or driver queue full, or no carrier
-                // (`packet_snd`, `__dev_direct_xmit`): the kernel kept nothing.
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => return Ok(()),
-                // ENETDOWN while the device is down, ENXIO once it is gone.
-                Err(error) => return Err(error.into()),
-            }
+    fn send(&self, frame: &[u8]) -> Result<Option<Outcome>, Errno> {
+        match send(&self.0, frame, SendFlags::DONTWAIT) {
+            Ok(_) => Ok(Some(Outcome::Sent)),
+            // The frame itself is at fault: the MTU shrank meanwhile, or
+            // the device wants another header.
+            Err(Errno::MSGSIZE | Errno::INVAL) => Ok(Some(Outcome::Refused)),
+            // Send buffer or driver queue full, or no carrier
+            // (`packet_snd`, `__dev_direct_xmit`): the kernel kept nothing.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Ok(None),
+            // ENETDOWN while the device is down, ENXIO once it is gone.
+            Err(error) => Err(error),
         }
-        Ok(())
-    }
-
-    fn reap(&mut self, done: &mut dyn FnMut(Tag, Outcome)) {
-        self.queue.reap(done);
-    }
-
-    fn queued(&self) -> usize {
-        self.queue.queued()
-    }
-
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
-        self.queue.abandon(unsent);
     }
 }

@@ -146,7 +146,7 @@ impl<W: Write + Send> Egress for PcapEgress<W> {
     fn push(
         &mut self,
         tag: Tag,
-        _mtu_bytes: usize,
+        _mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         let start = self.buffer.len();

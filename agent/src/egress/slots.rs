@@ -4,11 +4,84 @@
 //! All memory is allocated at the start. AF_XDP does not use it: its slots are
 //! the frames that the kernel sends from.
 
-use super::{Outcome, PushError, Tag};
+use std::io;
+
+use rustix::io::Errno;
+
+use super::{Egress, EgressKind, Outcome, PushError, Tag};
 
 /// Bytes per slot: more than any datagram of the agent with its headers, as
 /// in AF_XDP's frames.
 pub(super) const SLOT_BYTES: usize = 2048;
+
+/// A socket that takes one datagram per system call.
+pub(super) trait Wire: Send {
+    const KIND: EgressKind;
+
+    /// Whether a datagram may be queued at all.
+    fn check(_slot: &[u8], _len_bytes: usize, _mtu_bytes: u32) -> Result<(), PushError> {
+        Ok(())
+    }
+
+    /// Offers a datagram to the kernel; `None` if it did not take it and may
+    /// a moment later.
+    ///
+    /// # Errors
+    /// What does not pass by itself.
+    fn send(&self, datagram: &[u8]) -> Result<Option<Outcome>, Errno>;
+}
+
+/// The way out through a [`Wire`].
+pub(super) struct Slotted<W> {
+    queue: SlotQueue,
+    wire: W,
+}
+
+impl<W: Wire> Slotted<W> {
+    /// At least one slot is made.
+    pub(super) fn new(wire: W, slots: u32) -> Self {
+        Self { queue: SlotQueue::new(slots.max(1) as usize), wire }
+    }
+}
+
+impl<W: Wire> Egress for Slotted<W> {
+    fn kind(&self) -> EgressKind {
+        W::KIND
+    }
+
+    fn slot_bytes(&self) -> usize {
+        SLOT_BYTES
+    }
+
+    fn push(
+        &mut self,
+        tag: Tag,
+        mtu_bytes: u32,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Result<(), PushError> {
+        self.queue.push(tag, fill, |slot, len_bytes| W::check(slot, len_bytes, mtu_bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while let Some(datagram) = self.queue.next() {
+            let Some(outcome) = self.wire.send(datagram)? else { break };
+            self.queue.settle(outcome);
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, done: &mut dyn FnMut(Tag, Outcome)) {
+        self.queue.reap(done);
+    }
+
+    fn queued(&self) -> usize {
+        self.queue.queued()
+    }
+
+    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
+        self.queue.abandon(unsent);
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Slot {

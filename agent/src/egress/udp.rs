@@ -5,7 +5,6 @@
 //! and local captures see the packets. One system call per datagram. Nothing
 //! is received.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,9 +16,9 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, bind, connect, send, socket_with,
 };
 
-use super::slots::{SLOT_BYTES, SlotQueue};
+use super::slots::{Slotted, Wire};
 use super::xdp::sys;
-use super::{Egress, EgressKind, OpenError, Outcome, PushError, Tag};
+use super::{Egress, EgressKind, OpenError, Outcome};
 
 /// Slots per socket unless the caller says otherwise.
 pub const SLOTS_DEFAULT: u32 = 512;
@@ -76,7 +75,7 @@ pub fn open(options: &UdpOptions) -> Result<Box<dyn Egress>, OpenError> {
     let local = options.local.unwrap_or(SocketAddr::new(any, 0));
     bind(&fd, &local).map_err(step("bind the source address"))?;
     connect(&fd, &options.remote).map_err(step("connect"))?;
-    Ok(Box::new(UdpEgress { fd, queue: SlotQueue::new(options.slots.max(1) as usize) }))
+    Ok(Box::new(Slotted::new(UdpWire(fd), options.slots)))
 }
 
 /// What an operator can do about an error of the set-up.
@@ -113,73 +112,34 @@ fn may_be_of_an_earlier_one(error: Errno) -> bool {
     )
 }
 
-struct UdpEgress {
-    fd: OwnedFd,
-    queue: SlotQueue,
-}
+struct UdpWire(OwnedFd);
 
-impl UdpEgress {
-    fn send(&self, payload: &[u8]) -> Result<usize, Errno> {
-        match send(&self.fd, payload, SendFlags::DONTWAIT) {
-            Err(error) if may_be_of_an_earlier_one(error) => {
-                send(&self.fd, payload, SendFlags::DONTWAIT)
-            }
-            answer => answer,
+impl Wire for UdpWire {
+    const KIND: EgressKind = EgressKind::Udp;
+
+    fn send(&self, payload: &[u8]) -> Result<Option<Outcome>, Errno> {
+        let mut answer = send(&self.0, payload, SendFlags::DONTWAIT);
+        if answer.is_err_and(may_be_of_an_earlier_one) {
+            answer = send(&self.0, payload, SendFlags::DONTWAIT);
         }
-    }
-}
-
-impl Egress for UdpEgress {
-    fn kind(&self) -> EgressKind {
-        EgressKind::Udp
-    }
-
-    fn slot_bytes(&self) -> usize {
-        SLOT_BYTES
-    }
-
-    fn push(
-        &mut self,
-        tag: Tag,
-        _mtu_bytes: usize,
-        fill: &mut dyn FnMut(&mut [u8]) -> usize,
-    ) -> Result<(), PushError> {
-        self.queue.push(tag, fill, |_, _| Ok(()))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while let Some(payload) = self.queue.next() {
-            match self.send(payload) {
-                Ok(_) => self.queue.settle(Outcome::Sent),
-                // Refused for good: too long for the path, or by a firewall rule.
-                Err(Errno::MSGSIZE | Errno::PERM) => self.queue.settle(Outcome::Refused),
-                // Buffers full, or yet another ICMP error came in between.
-                Err(
-                    Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::CONNREFUSED,
-                ) => return Ok(()),
-                // No route, device down or gone, source address gone.
-                Err(error) => return Err(error.into()),
+        match answer {
+            Ok(_) => Ok(Some(Outcome::Sent)),
+            // Refused for good: too long for the path, or by a firewall rule.
+            Err(Errno::MSGSIZE | Errno::PERM) => Ok(Some(Outcome::Refused)),
+            // Buffers full, or yet another ICMP error came in between.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::CONNREFUSED) => {
+                Ok(None)
             }
+            // No route, device down or gone, source address gone.
+            Err(error) => Err(error),
         }
-        Ok(())
-    }
-
-    fn reap(&mut self, done: &mut dyn FnMut(Tag, Outcome)) {
-        self.queue.reap(done);
-    }
-
-    fn queued(&self) -> usize {
-        self.queue.queued()
-    }
-
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
-        self.queue.abandon(unsent);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::Tag;
     use std::net::UdpSocket;
     use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::{BATCH, Pump, TargetSeed};
+use super::{BATCH, Pump, TargetSeed, flight::Flight};
 use crate::{
     capture::sequencer::MissingReason,
     egress::{Egress, Outcome, PushError, Tag},
@@ -15,44 +15,60 @@ use crate::{
     target::{Route, TargetSettings, pace::Bucket},
 };
 
-/// Most records of one target between a socket and its word on their fate: the most slots that
-/// a socket has.
-const IN_FLIGHT_MAX: usize = 2048;
+/// Most records of one target in flight or given back: as many as the sockets that
+/// the agent opens have slots. A larger socket is not filled by one target alone.
+pub(super) const FLIGHT_RECORDS: usize = 4096;
 
-/// A device that drops what it is given (it has no carrier, and the kernel's link watch may hold
-/// that news back for a second) is tried again after this long, for so long.
-const DROPPED_HOLD_NS: u64 = 5_000_000;
-const DROPPED_PATIENCE_NS: u64 = 3_000_000_000;
+/// Why a target stopped sending in this round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nothing is left that could go out: all is sent, or it has no way.
+    Done,
+    /// It had its turn, and there is more.
+    Turn,
+    /// Its socket has no room.
+    Full,
+    /// What it has in another socket must be settled first.
+    OtherSocket,
+    /// It has sent as much as it may until then (the pump's clock, nanoseconds).
+    Paced(u64),
+}
 
-/// A record that a socket has, or gave back.
-#[derive(Clone, Copy)]
-struct Handed {
+/// What it takes to send a record again.
+#[derive(Clone, Copy, Debug)]
+struct Sendable {
     cursor: Cursor,
     msgid: u32,
+}
+
+/// What became of a record that was to be pushed.
+enum Pushed {
+    InFlight,
+    /// Its fate was known at once.
+    DoneWith,
+}
+
+/// What the targets share.
+pub(super) struct Shared<'a> {
+    pub(super) now_ns: u64,
+    pub(super) store: &'a Store,
+    pub(super) encoder: &'a mut Encoder,
+    pub(super) egresses: &'a mut [Option<Box<dyn Egress>>],
 }
 
 /// A target's state on the data path.
 pub(super) struct PumpTarget {
     settings: Cache<Arc<ArcSwap<TargetSettings>>, Arc<TargetSettings>>,
     cursor: Cursor,
+    flight: Flight<Sendable>,
     route: Option<Box<Route>>,
-    /// Records that the socket has whole, in the order of their pushes.
-    in_flight: VecDeque<Handed>,
-    /// The socket that they are with.
-    in_flight_on: usize,
-    /// Records that a retired socket gave back, by seq; they go first.
-    resend: VecDeque<Handed>,
-    bucket: Option<Bucket>,
-    /// When the device began to drop what it was given.
-    dropping_since_ns: Option<u64>,
-    /// Nothing is pushed before, because the device dropped the last record.
-    hold_until_ns: u64,
+    bucket: Bucket,
+    /// How the last round ended.
+    stop: Stop,
     ledger: Ledger,
     shared: Arc<SharedLedger>,
     /// Number of the last message, as the kernel's `msgid`: the first one is 1.
     msgid: u32,
-    /// Datagrams of the record whose turn it is that the socket has taken.
-    fragments_done: usize,
     ip_id: u16,
     /// The worst that happened to a datagram of the record whose fate is being told.
     worst: Outcome,
@@ -69,80 +85,38 @@ impl PumpTarget {
         Self {
             settings: Cache::new(seed.settings),
             cursor,
+            flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
             route: None,
-            in_flight: VecDeque::with_capacity(IN_FLIGHT_MAX),
-            in_flight_on: 0,
-            resend: VecDeque::with_capacity(IN_FLIGHT_MAX),
-            bucket: None,
-            dropping_since_ns: None,
-            hold_until_ns: 0,
+            bucket: Bucket::default(),
+            stop: Stop::Done,
             ledger,
             shared: seed.ledger,
             msgid: 0,
-            fragments_done: 0,
             ip_id: 0,
             worst: Outcome::Sent,
             published: ledger,
         }
     }
 
-    /// Takes a new way and returns the old one.
-    pub(super) fn bind(&mut self, route: Box<Route>) -> Option<Box<Route>> {
-        self.dropping_since_ns = None;
-        let old = self.route.replace(route);
-        if old.as_ref().map(|old| old.egress) != self.route.as_ref().map(|new| new.egress) {
-            // A record goes out whole on one socket.
-            self.fragments_done = 0;
-        }
-        old
+    /// Takes a new way, or none, and returns the old one. What is in flight is
+    /// settled all the same.
+    pub(super) fn bind(&mut self, route: Option<Box<Route>>) -> Option<Box<Route>> {
+        std::mem::replace(&mut self.route, route)
     }
 
-    /// Gives the way back, and sends nothing until there is a new one.
-    pub(super) fn unbind(&mut self) -> Option<Box<Route>> {
-        self.fragments_done = 0;
-        self.route.take()
-    }
-
-    /// The socket at `index` is gone; a record that was sent in part starts anew.
+    /// The socket at `index` is gone, and what it had is given back.
     pub(super) fn socket_retired(&mut self, index: usize) {
-        if self.route.as_ref().is_some_and(|route| route.egress == index) {
-            self.fragments_done = 0;
-        }
+        self.flight.retired(index);
     }
 
-    /// Whether something is left that could go out now.
-    pub(super) fn can_send(
-        &self,
-        now_ns: u64,
-        store: &Store,
-        egresses: &[Option<Box<dyn Egress>>],
-    ) -> bool {
-        self.has_way(egresses) && self.has_more(store) && self.held_until_ns(now_ns).is_none()
-    }
-
-    /// When the next record may go, if it is held back by the pace or by a device that drops.
-    pub(super) fn held_until_ns(&self, now_ns: u64) -> Option<u64> {
-        let paced = self.bucket.as_ref().and_then(Bucket::ready_at_ns);
-        let held = Some(self.hold_until_ns).filter(|until| *until > now_ns);
-        paced.max(held)
-    }
-
-    fn has_more(&self, store: &Store) -> bool {
-        !self.resend.is_empty() || store.get(&self.cursor).is_some()
-    }
-
-    /// A way, and nothing on an older one whose fate is open: what is newer must not
-    /// be on the wire before it.
-    fn has_way(&self, egresses: &[Option<Box<dyn Egress>>]) -> bool {
-        self.route.as_ref().is_some_and(|route| {
-            matches!(egresses.get(route.egress), Some(Some(_)))
-                && (self.in_flight.is_empty() || self.in_flight_on == route.egress)
-        })
+    /// How the last round ended.
+    pub(super) fn stop(&self) -> Stop {
+        self.stop
     }
 
     pub(super) fn publish(&mut self, store: &Store) {
         self.ledger.next_seq = store.next_seq();
-        self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.resend.len() as u64;
+        self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.flight.again() as u64;
         debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         if self.ledger != self.published {
             self.shared.publish(&self.ledger);
@@ -150,155 +124,140 @@ impl PumpTarget {
         }
     }
 
-    /// Reads up to [`BATCH`] entries of the store and pushes what is wanted;
-    /// returns how many entries were done with.
-    fn send(
-        &mut self,
-        index: usize,
-        now_ns: u64,
-        store: &Store,
-        encoder: &mut Encoder,
-        egresses: &mut [Option<Box<dyn Egress>>],
-    ) -> usize {
-        self.refill(now_ns);
-        if self.hold_until_ns > now_ns {
-            return 0;
-        }
+    /// Goes through up to [`BATCH`] records, first those that are to be sent again,
+    /// then those at the cursor; returns how many it is done with.
+    pub(super) fn send(&mut self, index: usize, shared: &mut Shared<'_>) -> usize {
         for done in 0..BATCH {
-            if let Some(handed) = self.resend.front().copied() {
-                if !self.send_again(index, handed, store, encoder, egresses) {
-                    return done;
-                }
-                self.resend.pop_front();
-                continue;
+            if let Err(stop) = self.send_next(index, shared) {
+                self.stop = stop;
+                return done;
             }
-            let Some(entry) = store.get(&self.cursor) else { return done };
-            match entry {
-                Entry::FellOff { count } => {
-                    self.ledger.lose(LostReason::Backlog, count);
-                    self.fragments_done = 0;
-                }
-                Entry::Missing { count, reason } => {
-                    let reason = match reason {
-                        MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
-                        MissingReason::NotCaptured => LostReason::NotCaptured,
-                    };
-                    self.ledger.lose(reason, count);
-                }
-                Entry::Record(record) => {
-                    if !self.settings.load().wants(&record) {
-                        self.ledger.filtered += 1;
-                    } else {
-                        let handed =
-                            Handed { cursor: self.cursor, msgid: self.msgid.wrapping_add(1) };
-                        match self.push(index, handed, &record, encoder, egresses) {
-                            Pushed::Wait => return done,
-                            Pushed::Unseen => {}
-                            Pushed::Done => self.msgid = handed.msgid,
-                        }
-                    }
-                }
-            }
-            store.advance(&mut self.cursor);
         }
+        self.stop = Stop::Turn;
         BATCH
     }
 
-    /// Pushes a record that came back from a retired socket; false if it has to wait.
-    fn send_again(
-        &mut self,
-        index: usize,
-        handed: Handed,
-        store: &Store,
-        encoder: &mut Encoder,
-        egresses: &mut [Option<Box<dyn Egress>>],
-    ) -> bool {
-        match store.get(&handed.cursor) {
-            Some(Entry::Record(record)) => {
-                !matches!(self.push(index, handed, &record, encoder, egresses), Pushed::Wait)
+    fn send_next(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
+        let store = shared.store;
+        let again = self.flight.next_again();
+        let cursor = again.map_or(self.cursor, |again| again.cursor);
+        let pushed = match store.get(&cursor).ok_or(Stop::Done)? {
+            Entry::FellOff { count } => {
+                // Others that are to be sent again may have fallen off with it; each is
+                // counted for itself.
+                let count = if again.is_some() { 1 } else { count };
+                self.give_up(LostReason::Backlog, count)
             }
-            // Entries never change; it can only have fallen off.
-            _ => {
-                self.ledger.lose(LostReason::Backlog, 1);
-                self.fragments_done = 0;
-                true
+            Entry::Missing { count, reason } => {
+                let reason = match reason {
+                    MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
+                    MissingReason::NotCaptured => LostReason::NotCaptured,
+                };
+                self.give_up(reason, count)
             }
+            Entry::Record(record) => {
+                if again.is_none() && !self.settings.load().wants(&record) {
+                    self.filter()
+                } else {
+                    self.push(index, &record, cursor, again.map(|again| again.msgid), shared)?
+                }
+            }
+        };
+        match (again, pushed) {
+            (Some(_), Pushed::DoneWith) => self.flight.drop_again(),
+            (Some(_), Pushed::InFlight) => {}
+            (None, _) => store.advance(&mut self.cursor),
         }
+        Ok(())
     }
 
-    /// Follows the settings' pace.
-    fn refill(&mut self, now_ns: u64) {
-        let pace = self.settings.load().pace;
-        if self.bucket.as_ref().map(Bucket::pace) != pace {
-            self.bucket = pace.map(|pace| Bucket::new(pace, now_ns));
-        }
-        if let Some(bucket) = &mut self.bucket {
-            bucket.refill(now_ns);
-        }
-    }
-
-    /// Pushes the datagrams of one record.
+    /// Pushes the datagrams of one record; `old_msgid` if it had its turn before.
     fn push(
         &mut self,
         index: usize,
-        handed: Handed,
         record: &Record<'_>,
-        encoder: &mut Encoder,
-        egresses: &mut [Option<Box<dyn Egress>>],
-    ) -> Pushed {
-        if !self.has_way(egresses) || self.in_flight.len() == IN_FLIGHT_MAX {
-            return Pushed::Wait;
+        cursor: Cursor,
+        old_msgid: Option<u32>,
+        shared: &mut Shared<'_>,
+    ) -> Result<Pushed, Stop> {
+        let route = self.route.as_deref().ok_or(Stop::Done)?;
+        let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
+            return Err(Stop::Done);
+        };
+        if !self.flight.may_use(route.egress) {
+            return Err(Stop::OtherSocket);
         }
-        let Some(route) = &self.route else { return Pushed::Wait };
-        let Some(Some(egress)) = egresses.get_mut(route.egress) else { return Pushed::Wait };
+        if !self.flight.has_room() {
+            return Err(Stop::Full);
+        }
         let settings = self.settings.load();
-        let mut datagrams = encoder.encode(record, &settings.format, handed.msgid);
+        if self.flight.begun() == 0
+            && let Some(pace) = settings.pace
+        {
+            self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
+        }
+        let msgid = old_msgid.unwrap_or(self.msgid.wrapping_add(1));
+        let mut datagrams = shared.encoder.encode(record, &settings.format, msgid);
         let count = datagrams.count();
         if count == 0 {
             // The basic format shows no line of it, as on the kernel's consoles.
-            self.ledger.filtered += 1;
-            return Pushed::Unseen;
+            return Ok(self.filter());
         }
-        // A record that was begun is finished: the pace does not tear it apart.
-        if self.fragments_done == 0
-            && self.bucket.as_mut().is_some_and(|bucket| !bucket.may_begin())
-        {
-            return Pushed::Wait;
+        if self.flight.begun() >= count {
+            // Other settings make fewer datagrams of it.
+            self.flight.begin_anew();
         }
-        datagrams.skip(self.fragments_done);
-        while self.fragments_done < count {
-            let (first, last) = (self.fragments_done == 0, self.fragments_done + 1 == count);
+        datagrams.skip(self.flight.begun());
+        while self.flight.begun() < count {
+            let (first, last) = (self.flight.begun() == 0, self.flight.begun() + 1 == count);
             let tag = tag(index, first, last, record.approximated);
             let ip_id = self.ip_id;
-            let pushed =
-                egress.push(tag, route.mtu_bytes as usize, &mut |slot| match &route.header {
-                    Some(header) => {
-                        let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
-                        let len = datagrams.write_next(payload).unwrap_or(0);
-                        header.write(slot, len, ip_id)
-                    }
-                    None => datagrams.write_next(slot).unwrap_or(0),
-                });
-            match pushed {
+            let pushed = egress.push(tag, route.mtu_bytes, &mut |slot| match &route.header {
+                Some(header) => {
+                    let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
+                    let len = datagrams.write_next(payload).unwrap_or(0);
+                    header.write(slot, len, ip_id)
+                }
+                None => datagrams.write_next(slot).unwrap_or(0),
+            });
+            let refused = match pushed {
                 Ok(()) => {
-                    self.fragments_done += 1;
+                    self.flight.pushed();
+                    self.bucket.pay();
                     self.ip_id = self.ip_id.wrapping_add(1);
                     self.ledger.packets += 1;
-                    if let Some(bucket) = &mut self.bucket {
-                        bucket.take();
-                    }
+                    continue;
                 }
-                Err(PushError::Full) => return Pushed::Wait,
-                // The record cannot go this way at all; the next one may.
-                Err(PushError::TooLong { .. }) => return self.give_up(LostReason::TooLong),
-                Err(PushError::TooShort { .. }) => return self.give_up(LostReason::Refused),
-            }
+                Err(PushError::Full) => return Err(Stop::Full),
+                Err(PushError::TooLong { .. }) => LostReason::TooLong,
+                Err(PushError::TooShort { .. }) => LostReason::Refused,
+            };
+            // It cannot go this way at all; the next one may.
+            self.take_msgid(old_msgid, msgid);
+            return Ok(self.give_up(refused, 1));
         }
-        self.in_flight_on = route.egress;
-        self.in_flight.push_back(handed);
+        self.take_msgid(old_msgid, msgid);
+        self.flight.is_in_flight(Sendable { cursor, msgid });
         self.ledger.in_flight += 1;
-        self.fragments_done = 0;
-        Pushed::Done
+        Ok(Pushed::InFlight)
+    }
+
+    fn take_msgid(&mut self, old: Option<u32>, msgid: u32) {
+        if old.is_none() {
+            self.msgid = msgid;
+        }
+    }
+
+    fn give_up(&mut self, reason: LostReason, count: u64) -> Pushed {
+        self.ledger.lose(reason, count);
+        self.flight.begin_anew();
+        Pushed::DoneWith
+    }
+
+    fn filter(&mut self) -> Pushed {
+        self.ledger.filtered += 1;
+        self.flight.begin_anew();
+        Pushed::DoneWith
     }
 
     fn give_up(&mut self, reason: LostReason) -> Pushed {
@@ -342,11 +301,9 @@ impl Pump {
     /// Sends what the targets have not got yet; returns how many entries moved.
     pub(super) fn deliver(&mut self, now_ns: u64) -> usize {
         let Self { targets, store, encoder, egresses, .. } = self;
-        targets
-            .iter_mut()
-            .enumerate()
-            .map(|(index, target)| target.send(index, now_ns, store, encoder, egresses))
-            .sum()
+        let mut shared = Shared { now_ns, store, encoder, egresses };
+        let targets = targets.iter_mut().enumerate();
+        targets.map(|(index, target)| target.send(index, &mut shared)).sum()
     }
 }
 
@@ -369,16 +326,17 @@ fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
 /// Counts the fate of one datagram.
 pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome, now_ns: u64) {
     let Some(target) = target_of(targets, tag) else { return };
+    let last = tag.0 & LAST != 0;
+    target.flight.settled(last);
     if tag.0 & FIRST != 0 {
         target.worst = Outcome::Sent;
     }
-    target.worst = target.worst.max(outcome);
-    if tag.0 & LAST == 0 {
-        return;
-    }
-    let handed = target.landed();
-    match (target.worst, handed) {
-        (Outcome::Sent, _) => {
+    target.refused |= outcome == Outcome::Refused;
+    if last {
+        target.ledger.in_flight -= 1;
+        if target.refused {
+            target.ledger.lose(LostReason::Refused, 1);
+        } else {
             target.ledger.sent += 1;
             target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
             target.dropping_since_ns = None;
@@ -393,12 +351,12 @@ pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome, now
     }
 }
 
-/// Takes back a datagram that its socket gave up: its record is sent again, in its place.
+/// Takes a datagram back that its socket gave up; its record will be sent again.
 pub(super) fn abandon(targets: &mut [PumpTarget], tag: Tag) {
     let Some(target) = target_of(targets, tag) else { return };
-    if tag.0 & LAST != 0
-        && let Some(handed) = target.landed()
-    {
-        target.resend(handed);
+    let last = tag.0 & LAST != 0;
+    target.flight.given_back(last);
+    if last {
+        target.ledger.in_flight -= 1;
     }
 }

@@ -1,12 +1,11 @@
-//! A target as the data path sees it: what to send, and which way.
+//! A target as the data path sees it: what to send, how fast, and which way.
 //!
 //! [`TargetSettings`] are immutable and shared; [`Route`] is owned by the pump
 //! while it is in use. How a route is found is the business of `control` and `net`.
 
 pub mod pace;
-pub mod state;
 
-use self::pace::Pace;
+pub use self::pace::Pace;
 use crate::{frame::HeaderTemplate, netconsole::Format, record::Record};
 
 /// What one target wants, as checked and prepared by the control thread.
@@ -18,7 +17,7 @@ pub struct TargetSettings {
     pub format: Format,
     /// Least severe level that is sent, 0 to 7.
     pub max_level: u8,
-    /// How fast it may send; `None` is as fast as it can.
+    /// How fast; `None` is as fast as the sockets take it.
     pub pace: Option<Pace>,
 }
 
@@ -40,4 +39,6 @@ pub struct Route {
     pub mtu_bytes: u32,
     /// Headers, for a socket that takes whole frames.
     pub header: Option<HeaderTemplate>,
+    /// Longest IP packet on this way, in bytes; for a socket that takes whole frames.
+    pub mtu_bytes: u32,
 }

@@ -1,94 +1,79 @@
-//! How fast a target may send: a token bucket, in datagrams.
+//! How fast one target may send: a token bucket, in datagrams.
 //!
-//! Receivers lose what comes too fast: netconsd keeps 256 records of a host in order and has a socket buffer
-//! of some 200 KiB; at 50 µs per datagram it lost nothing. So a backlog leaves in an
-//! orderly way, and a storm is held in the record store, where what is lost is counted.
+//! netconsd, the usual receiver, holds 256 slots per sender and the system's default
+//! receive buffer: bursts up to that and a datagram each 50 µs are what it was seen
+//! to take without loss. What is held back waits in the record store, so pacing
+//! loses nothing by itself.
 //!
-//! Pure: the clock comes from outside, and must not jump. `CLOCK_MONOTONIC` stands still
-//! while the machine is suspended; a longer pause fills the bucket and no more.
+//! Only integers: the credit is counted in billionths of a datagram, of which a
+//! nanosecond earns `per_second`, so nothing is ever rounded and the rate does not
+//! drift; dividing is needed only to say when to come back. The clock is the
+//! pump's, `CLOCK_MONOTONIC`: it stands still in suspend, and whatever it does, no
+//! more than `burst` is ever saved up. It is not a queue, and it reads no clock.
 
-const SECOND_NS: u64 = 1_000_000_000;
-/// A bucket that ran empty is left alone until it holds this much time's worth of
-/// datagrams, so that nobody wakes up for each.
-const WORTH_WAKING_NS: u64 = 1_000_000;
-
-/// A rate.
+/// How fast a target may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// Datagrams a second; at least 1.
+    /// Datagrams per second in the long run; 0 means 1.
     pub per_second: u32,
-    /// Datagrams at once after a pause; at least 1.
+    /// Datagrams that may leave at once after a pause; 0 means 1.
     pub burst: u32,
 }
 
-impl Pace {
-    /// The burst that netconsd's window takes.
-    pub const BURST: u32 = 256;
+impl Default for Pace {
+    /// What netconsd takes without loss.
+    fn default() -> Self {
+        Self { per_second: 20_000, burst: 256 }
+    }
 }
 
-/// The tokens of one target. Counted in datagrams times nanoseconds, so that
-/// nothing is ever rounded.
-#[derive(Clone, Copy, Debug)]
+/// Credit that one datagram costs.
+const DATAGRAM: i64 = 1_000_000_000;
+/// Who has to wait does so until this much time has earned something again, so that
+/// a backlog does not cost a wake-up per datagram.
+const WORTH_WAKING_NS: u64 = 1_000_000;
+
+/// The bucket of one target.
+#[derive(Debug)]
 pub struct Bucket {
-    pace: Pace,
-    /// Negative after a record of several datagrams.
+    /// In billionths of a datagram; below zero after a record in many fragments.
     credit: i64,
-    filled_at_ns: u64,
-    /// It ran empty; nothing is taken before it is worth it.
-    empty: bool,
+    refilled_ns: u64,
+}
+
+impl Default for Bucket {
+    /// A full one, whatever the burst will be.
+    fn default() -> Self {
+        Self { credit: i64::MAX, refilled_ns: 0 }
+    }
 }
 
 impl Bucket {
-    /// A full bucket.
-    #[must_use]
-    pub fn new(pace: Pace, now_ns: u64) -> Self {
-        Self { pace, credit: capacity(pace), filled_at_ns: now_ns, empty: false }
+    /// Whether a record may be begun now. Its datagrams, however many, are then to
+    /// be paid for one by one: a record is never torn apart. Who must not wait (last
+    /// words) pays without asking; that only delays what comes after.
+    ///
+    /// # Errors
+    /// With the time to ask again.
+    pub fn admit(&mut self, pace: Pace, now_ns: u64) -> Result<(), u64> {
+        let per_second = u64::from(pace.per_second.max(1));
+        let full = i64::from(pace.burst.max(1)) * DATAGRAM;
+        let earned = now_ns.saturating_sub(self.refilled_ns).saturating_mul(per_second);
+        self.refilled_ns = self.refilled_ns.max(now_ns);
+        self.credit = self.credit.saturating_add_unsigned(earned).min(full);
+        if self.credit >= DATAGRAM {
+            return Ok(());
+        }
+        // At most 2^32 * 10^6.
+        let worth_waking = ((per_second * WORTH_WAKING_NS) as i64).clamp(DATAGRAM, full);
+        let missing = worth_waking.saturating_sub(self.credit).unsigned_abs();
+        Err(now_ns.saturating_add(missing.div_ceil(per_second)))
     }
 
-    /// The rate it was made for.
-    #[must_use]
-    pub fn pace(&self) -> Pace {
-        self.pace
+    /// One datagram was sent.
+    pub fn pay(&mut self) {
+        self.credit = self.credit.saturating_sub(DATAGRAM);
     }
-
-    /// Adds what has accrued since the last call.
-    pub fn refill(&mut self, now_ns: u64) {
-        let passed_ns = now_ns.saturating_sub(self.filled_at_ns);
-        self.filled_at_ns = self.filled_at_ns.max(now_ns);
-        let gained = passed_ns.saturating_mul(u64::from(self.pace.per_second.max(1)));
-        let gained = i64::try_from(gained).unwrap_or(i64::MAX);
-        self.credit = self.credit.saturating_add(gained).min(capacity(self.pace));
-        self.empty &= self.credit < self.enough();
-    }
-
-    /// Whether a record may be begun.
-    pub fn may_begin(&mut self) -> bool {
-        self.empty |= self.credit < SECOND_NS as i64;
-        !self.empty
-    }
-
-    /// Takes one datagram out. A record that was begun is finished whatever it costs.
-    pub fn take(&mut self) {
-        self.credit = self.credit.saturating_sub(SECOND_NS as i64);
-    }
-
-    /// When a record may be begun again, if not now.
-    #[must_use]
-    pub fn ready_at_ns(&self) -> Option<u64> {
-        let missing = u64::try_from(self.enough() - self.credit).unwrap_or(0);
-        let wait_ns = missing.div_ceil(u64::from(self.pace.per_second.max(1)));
-        self.empty.then(|| self.filled_at_ns.saturating_add(wait_ns))
-    }
-
-    /// The credit that ends a wait.
-    fn enough(&self) -> i64 {
-        let worth = i64::from(self.pace.per_second) * WORTH_WAKING_NS as i64;
-        worth.clamp(SECOND_NS as i64, capacity(self.pace))
-    }
-}
-
-fn capacity(pace: Pace) -> i64 {
-    i64::from(pace.burst.max(1)) * SECOND_NS as i64
 }
 
 #[cfg(test)]
@@ -97,82 +82,90 @@ mod tests {
 
     use super::*;
 
-    /// Sends as much as it may at each of these times; the sizes are those of the
-    /// records, in datagrams. Returns when each datagram left.
-    fn sent(pace: Pace, steps_ns: &[u64], sizes: &[usize]) -> Vec<u64> {
-        let mut bucket = Bucket::new(pace, 0);
-        let (mut now_ns, mut out, mut sizes) = (0, Vec::new(), sizes.iter().cycle());
-        for step_ns in steps_ns {
-            now_ns += step_ns;
-            bucket.refill(now_ns);
-            while bucket.may_begin() {
-                for _ in 0..*sizes.next().unwrap() {
-                    bucket.take();
-                    out.push(now_ns);
-                }
+    /// Sends records of `fragments` datagrams for as long as it may.
+    fn drain(bucket: &mut Bucket, pace: Pace, now_ns: u64, fragments: u32) -> (u64, u64) {
+        let mut sent = 0;
+        loop {
+            match bucket.admit(pace, now_ns) {
+                Ok(()) => (0..fragments).for_each(|_| {
+                    bucket.pay();
+                    sent += 1;
+                }),
+                Err(due_ns) => return (sent, due_ns),
             }
-            assert!(bucket.ready_at_ns().is_some_and(|at| at > now_ns));
         }
-        out
     }
 
     proptest! {
+        /// Whoever sends whenever it may, at whatever times it asks.
         #[test]
         fn no_window_holds_more_than_burst_and_rate(
-            per_second in 1u32..100_000,
-            burst in 1u32..300,
-            steps_ns in prop::collection::vec(1u64..200_000_000, 1..40),
-            sizes in prop::collection::vec(1usize..4, 1..8),
+            per_second in 1u32..200_000,
+            burst in 1u32..2_000,
+            steps in proptest::collection::vec((0u64..3_000_000, 1u32..9), 1..200),
         ) {
-            let largest = *sizes.iter().max().unwrap() as u64;
-            let out = sent(Pace { per_second, burst }, &steps_ns, &sizes);
-            for (first, from) in out.iter().enumerate() {
-                for (last, to) in out.iter().enumerate().skip(first).step_by(7) {
-                    let count = (last - first + 1) as u64;
-                    let accrued = (to - from) * u64::from(per_second) / SECOND_NS + 1;
-                    prop_assert!(count <= u64::from(burst) + accrued + largest);
+            let pace = Pace { per_second, burst };
+            let mut bucket = Bucket::default();
+            let mut now_ns = 5_000_000_000;
+            let mut sent: Vec<(u64, u64)> = Vec::new();
+            for (step_ns, fragments) in steps {
+                now_ns += step_ns;
+                sent.push((now_ns, drain(&mut bucket, pace, now_ns, fragments).0));
+            }
+            for (first, (begin_ns, _)) in sent.iter().enumerate() {
+                let mut total = 0;
+                for (end_ns, count) in &sent[first..] {
+                    total += u128::from(*count);
+                    let earned = u128::from(end_ns - begin_ns) * u128::from(per_second);
+                    // One record of up to 8 fragments overdraws.
+                    let most = u128::from(burst) + earned / 1_000_000_000 + 8;
+                    prop_assert!(total <= most, "{total} > {most} in {} ns", end_ns - begin_ns);
                 }
             }
         }
-    }
 
-    #[test]
-    fn the_rate_is_reached_by_whoever_comes_when_it_is_time() {
-        let mut bucket = Bucket::new(Pace { per_second: 20_000, burst: Pace::BURST }, 0);
-        let (mut now_ns, mut count, mut looks) = (0, 0u64, 0u64);
-        while now_ns < 10 * SECOND_NS {
-            bucket.refill(now_ns);
-            while bucket.may_begin() {
-                bucket.take();
-                count += 1;
+        /// Whoever comes back when told to gets the whole rate.
+        #[test]
+        fn the_rate_is_reached(per_second in 1u32..500_000, burst in 1u32..2_000, fragments in 1u32..9) {
+            let pace = Pace { per_second, burst };
+            let mut bucket = Bucket::default();
+            let mut now_ns = 1;
+            drain(&mut bucket, pace, now_ns, fragments);
+            let (mut sent, mut wakes) = (0u64, 0u64);
+            while wakes < 500 {
+                let (count, due_ns) = drain(&mut bucket, pace, now_ns, fragments);
+                (sent, wakes) = (sent + count, wakes + 1);
+                prop_assert!(due_ns > now_ns);
+                now_ns = due_ns;
             }
-            now_ns = bucket.ready_at_ns().unwrap();
-            looks += 1;
+            let wanted = u128::from(now_ns) * u128::from(per_second) / 1_000_000_000;
+            let sent = u128::from(sent);
+            prop_assert!(sent * 100 + 1_600 >= wanted * 99, "{sent} of {wanted}");
+            prop_assert!(sent <= wanted + u128::from(fragments), "{sent} of {wanted}");
+            // And is not woken more often than a millisecond's worth or the burst asks
+            // for, less the part of a datagram that was left.
+            let worth_ns = |datagrams: u32| u64::from(datagrams) * 1_000_000_000 / u64::from(per_second);
+            let least_ns = worth_ns(burst).min(1_000_000).saturating_sub(worth_ns(1) + 1);
+            prop_assert!(now_ns >= (wakes - 1) * least_ns, "{wakes} wake-ups in {now_ns} ns");
         }
-        assert!((199_900..=200_300).contains(&count), "{count}");
-        assert!(looks <= 10_001, "{looks} looks");
     }
 
     #[test]
-    fn a_slow_pace_waits_for_one_datagram_only() {
-        let mut bucket = Bucket::new(Pace { per_second: 2, burst: 256 }, 0);
-        while bucket.may_begin() {
-            bucket.take();
-        }
-        assert_eq!(bucket.ready_at_ns(), Some(SECOND_NS / 2));
-        bucket.refill(SECOND_NS / 2);
-        assert!(bucket.may_begin());
+    fn a_jump_of_the_clock_saves_up_no_more_than_a_burst() {
+        let pace = Pace::default();
+        let mut bucket = Bucket::default();
+        assert_eq!(drain(&mut bucket, pace, 1, 1).0, 256);
+        assert_eq!(drain(&mut bucket, pace, u64::MAX, 1).0, 256);
+        // Nor does one backwards earn anything.
+        assert_eq!(drain(&mut bucket, pace, 7, 1).0, 0);
     }
 
     #[test]
-    fn a_pause_fills_the_bucket_and_no_more() {
-        let mut bucket = Bucket::new(Pace { per_second: 1000, burst: 5 }, 0);
-        bucket.refill(u64::MAX / 2);
-        let mut count = 0;
-        while bucket.may_begin() {
-            bucket.take();
-            count += 1;
-        }
-        assert_eq!(count, 5);
+    fn a_zero_is_slow_and_not_fatal() {
+        let pace = Pace { per_second: 0, burst: 0 };
+        let mut bucket = Bucket::default();
+        assert_eq!(drain(&mut bucket, pace, 1_000, 1), (1, 1_000_001_000));
+        let most = Pace { per_second: u32::MAX, burst: u32::MAX };
+        assert!(bucket.admit(most, u64::MAX).is_ok());
     }
 }

@@ -338,7 +338,7 @@ fn the_kmsg_source_tells_what_the_kernel_overwrote() {
     let mut sequencer = Sequencer::new(RingContent::Nothing, 5, 5, false);
     producer.push(kmsg(5, b"a")).unwrap();
     producer.push(kmsg(1 << 40, b"b")).unwrap();
-    sequencer.poll(1, &mut NoRing, &mut consumer, &mut sink);
+    sequencer.poll(1, &mut None::<TestRing>, &mut consumer, &mut sink);
     assert!(matches!(sink.0[0], Settled::Record { seq: 5, cpu: None, .. }));
     assert_eq!(
         sink.0[1],

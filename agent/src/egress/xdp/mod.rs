@@ -54,7 +54,7 @@ impl Egress for XdpEgress {
     fn push(
         &mut self,
         tag: Tag,
-        mtu_bytes: usize,
+        mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         self.queue.push(tag, mtu_bytes, fill)

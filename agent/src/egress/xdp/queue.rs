@@ -81,7 +81,7 @@ impl TxQueue {
     pub(super) fn push(
         &mut self,
         tag: Tag,
-        mtu_bytes: usize,
+        mtu_bytes: u32,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<(), PushError> {
         if self.abandoned || self.queued() >= self.slots.len() {

@@ -13,7 +13,7 @@ use crate::egress::xdp::ring::kernel_end::{self, KernelEnd};
 use crate::egress::xdp::sys::Area;
 
 const FRAME_BYTES: usize = 64;
-const MTU_BYTES: usize = 40;
+const MTU_BYTES: u32 = 40;
 const BUDGET: u32 = 4;
 
 /// What the simulated driver does with a frame.
@@ -247,7 +247,7 @@ impl Trial {
         });
         match result {
             Ok(()) => {
-                assert!((14..=14 + MTU_BYTES).contains(&len));
+                assert!((14..=14 + MTU_BYTES as usize).contains(&len));
                 self.pushed.push(bytes[..len].to_vec());
             }
             Err(PushError::Full) => assert!(

@@ -1,0 +1,152 @@
+//! What goes in and out of the pump: its parts, commands, returns, and numbers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use rtrb::Consumer;
+
+use super::EGRESS_MAX;
+use crate::{
+    capture::{
+        bpf::{Doorbell, MappedRing},
+        kmsg_record::KmsgRecord,
+        sequencer::{Sequencer, SequencerCounts},
+        wake::Waker,
+    },
+    egress::Egress,
+    handover::PumpEnd,
+    ledger::SharedLedger,
+    store::Store,
+    target::{Route, TargetSettings},
+};
+
+/// What the control thread asks of the pump.
+pub enum Command {
+    /// Take a socket (one box lent).
+    Install {
+        /// Its place; what was there before comes back.
+        index: usize,
+        /// The socket.
+        egress: Box<dyn Egress>,
+    },
+    /// Give the socket back. What it has not sent goes to the target's next socket.
+    Retire {
+        /// Its place.
+        index: usize,
+    },
+    /// Send a target's packets this way (one box lent). While something of it is in
+    /// another socket, nothing is pushed: that must be settled or retired first.
+    Bind {
+        /// Index of the target.
+        target: usize,
+        /// The way; the previous one comes back.
+        route: Box<Route>,
+    },
+    /// Push nothing more for a target; its route comes back. What is in flight is
+    /// settled all the same, and a route to the same socket goes on where it was.
+    Unbind {
+        /// Index of the target.
+        target: usize,
+    },
+    /// Send what is there, at most until the deadline, and end.
+    Stop {
+        /// `CLOCK_MONOTONIC`.
+        deadline_ns: u64,
+    },
+}
+
+/// What comes back from the pump.
+pub enum Returned {
+    /// A socket that is not used any more.
+    Egress {
+        /// Where it was.
+        index: usize,
+        /// The socket, to be dropped.
+        egress: Box<dyn Egress>,
+    },
+    /// A route that is not used any more.
+    Route(Box<Route>),
+}
+
+/// One target as the control thread describes it to a new pump.
+pub struct TargetSeed {
+    /// Shared settings; the control thread keeps a reference to each value it
+    /// ever stored there until the pump has moved on, so none is freed here.
+    pub settings: Arc<ArcSwap<TargetSettings>>,
+    /// Where the target's account is published.
+    pub ledger: Arc<SharedLedger>,
+}
+
+/// What a pump is made of.
+pub struct PumpParts {
+    /// The programs' ring; the kmsg source has none.
+    pub ring: Option<MappedRing>,
+    /// The programs' doorbell, if they are to wake the pump itself.
+    pub doorbell: Option<Doorbell>,
+    /// Records from `/dev/kmsg`.
+    pub kmsg: Consumer<KmsgRecord>,
+    /// How the other threads wake the pump.
+    pub waker: Arc<Waker>,
+    /// The merging of the two.
+    pub sequencer: Sequencer,
+    /// The record store.
+    pub store: Store,
+    /// Commands and returns.
+    pub handover: PumpEnd<Command, Returned>,
+    /// The targets, in the order of their indices.
+    pub targets: Vec<TargetSeed>,
+    /// What the pump publishes about itself.
+    pub stats: Arc<PumpStats>,
+}
+
+/// Numbers about the pump itself, for `status`.
+#[derive(Debug)]
+pub struct PumpStats {
+    /// Waits that ended.
+    pub wakeups: AtomicU64,
+    /// Records sent with estimated fields, of the sequencer.
+    pub approximated: AtomicU64,
+    /// Records without the printing context, of the sequencer.
+    pub without_context: AtomicU64,
+    /// Ring items that were no record, of the sequencer.
+    pub malformed: AtomicU64,
+    /// Joins whose texts differed, of the sequencer.
+    pub mismatched: AtomicU64,
+    /// `errno` of the last flush of the socket at each place; 0 if it went well, or
+    /// if there is none.
+    pub socket_errno: [AtomicI32; EGRESS_MAX],
+}
+
+impl Default for PumpStats {
+    fn default() -> Self {
+        Self {
+            wakeups: AtomicU64::default(),
+            approximated: AtomicU64::default(),
+            without_context: AtomicU64::default(),
+            malformed: AtomicU64::default(),
+            mismatched: AtomicU64::default(),
+            socket_errno: [const { AtomicI32::new(0) }; EGRESS_MAX],
+        }
+    }
+}
+
+impl PumpStats {
+    /// Stores only what changed: others' caches keep the line meanwhile.
+    pub(super) fn set_errno(&self, index: usize, errno: i32) {
+        if let Some(shown) = self.socket_errno.get(index)
+            && shown.load(Ordering::Relaxed) != errno
+        {
+            shown.store(errno, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn set_counts(&self, counts: &SequencerCounts) {
+        self.approximated.store(counts.approximated, Ordering::Relaxed);
+        self.without_context.store(counts.without_context, Ordering::Relaxed);
+        self.malformed.store(counts.malformed, Ordering::Relaxed);
+        self.mismatched.store(counts.mismatched, Ordering::Relaxed);
+    }
+}
