@@ -60,26 +60,11 @@ pub struct Pump {
     handover: PumpEnd<Command, Returned>,
     targets: Vec<PumpTarget>,
     egresses: Vec<Option<Box<dyn Egress>>>,
-    /// What `stats` says of the sockets, to write only what changes.
-    socket_errno: [i32; EGRESS_MAX],
     encoder: Encoder,
     stats: Arc<PumpStats>,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
-}
-
-impl Default for PumpStats {
-    fn default() -> Self {
-        Self {
-            socket_errno: [const { std::sync::atomic::AtomicI32::new(0) }; EGRESS_MAX],
-            wakeups: 0.into(),
-            approximated: 0.into(),
-            without_context: 0.into(),
-            malformed: 0.into(),
-            mismatched: 0.into(),
-        }
-    }
 }
 
 impl Pump {
@@ -94,7 +79,6 @@ impl Pump {
             waiter: Waiter::new(waker, doorbell)?,
             targets: targets.into_iter().map(|seed| PumpTarget::new(seed, &store)).collect(),
             egresses: (0..EGRESS_MAX).map(|_| None).collect(),
-            socket_errno: [0; EGRESS_MAX],
             encoder: Encoder::new(),
             stop_at_ns: None,
             idle_since_ns: None,
@@ -119,7 +103,7 @@ impl Pump {
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
             let sent = self.deliver(now);
-            let moved = self.flush_and_reap();
+            let moved = self.flush_and_reap(now);
             self.publish();
             if self.is_done(now, progress.settled) {
                 return;
@@ -161,22 +145,19 @@ impl Pump {
         self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn obey(&mut self, now_ns: u64) {
+    fn obey(&mut self, now: u64) {
         while let Some(command) = self.handover.receive() {
             // A socket that was blocked may be well again, or the way another one.
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
             match command {
                 Command::Install { index, egress } => {
-                    self.retire(index, now_ns);
+                    self.retire(index, now);
                     match self.egresses.get_mut(index) {
-                        Some(place) => {
-                            *place = Some(egress);
-                            self.note_errno(index, 0);
-                        }
+                        Some(place) => *place = Some(egress),
                         None => self.handover.give_back(Returned::Egress { index, egress }),
                     }
                 }
-                Command::Retire { index } => self.retire(index),
+                Command::Retire { index } => self.retire(index, now),
                 Command::Bind { target, route } => self.bind(target, Some(route)),
                 Command::Unbind { target } => self.bind(target, None),
                 Command::Stop { deadline_ns } => self.stop_at_ns = Some(deadline_ns),
@@ -196,10 +177,10 @@ impl Pump {
 
     /// Takes a socket out of use: what the kernel has taken is counted sent, the
     /// rest is sent again by another one, and the box goes back to be closed.
-    fn retire(&mut self, index: usize) {
+    fn retire(&mut self, index: usize, now: u64) {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
         let targets = &mut self.targets;
-        egress.reap(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now_ns));
+        egress.reap(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now));
         egress.abandon(&mut |tag| deliver::abandon(targets, tag));
         for target in targets {
             target.socket_retired(index);
@@ -208,7 +189,7 @@ impl Pump {
         self.handover.give_back(Returned::Egress { index, egress });
     }
 
-    fn flush_and_reap(&mut self, now_ns: u64) -> usize {
+    fn flush_and_reap(&mut self, now: u64) -> usize {
         let mut moved = 0;
         let Self { targets, egresses, stats, .. } = self;
         for (index, place) in egresses.iter_mut().enumerate() {
@@ -221,23 +202,16 @@ impl Pump {
             stats.set_errno(index, errno);
             egress.reap(&mut |tag, outcome| {
                 moved += 1;
-                deliver::settle(targets, tag, outcome);
+                deliver::settle(targets, tag, outcome, now);
             });
         }
         moved
     }
 
-    fn note_errno(&mut self, index: usize, errno: i32) {
-        if self.socket_errno[index] != errno {
-            self.socket_errno[index] = errno;
-            self.stats.socket_errno[index].store(errno, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-
     /// Whether the pump was told to stop and has nothing left to send.
     fn is_done(&mut self, now: u64, settled: u64) -> bool {
         let Some(stop_at_ns) = self.stop_at_ns else { return false };
-        if settled > 0 || !self.idle(now) {
+        if settled > 0 || !self.idle() {
             self.idle_since_ns = None;
         }
         // The second half of the newest records may still be on its way.

@@ -237,7 +237,6 @@ impl Running {
                 settings: Arc::new(ArcSwap::from_pointee(TargetSettings {
                     name: lane.name.to_owned(),
                     format: lane.format.clone(),
-                    pace: None,
                     max_level: lane.max_level,
                     pace: None,
                 })),

@@ -13,8 +13,6 @@ use crate::{
     target::{Pace, TargetSettings},
 };
 
-const PACE: Option<Pace> = None;
-
 /// What the format of the packets takes from the host.
 #[derive(Clone, Debug)]
 pub struct HostFormat {
@@ -58,7 +56,7 @@ impl HostFormat {
             name: target.name.clone(),
             format,
             max_level: target.max_level,
-            pace: PACE,
+            pace: target.pace.map(|per_second| Pace { per_second, ..Pace::default() }),
         }
     }
 

@@ -41,7 +41,7 @@ pub enum PushError {
     /// Every slot is in use; reap and try later.
     #[error("every transmit slot is in use")]
     Full,
-    /// The datagram does not fit the slot or the MTU.
+    /// The datagram does not fit the slot or the device's MTU.
     #[error("a packet of {len_bytes} bytes exceeds the limit of {limit_bytes} bytes")]
     TooLong {
         /// Bytes of the packet.

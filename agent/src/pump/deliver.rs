@@ -1,6 +1,6 @@
 //! From the record store to the sockets, per target.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -19,6 +19,11 @@ use crate::{
 /// the agent opens have slots. A larger socket is not filled by one target alone.
 pub(super) const FLIGHT_RECORDS: usize = 4096;
 
+/// A device that drops what it is given (it has no carrier, and the kernel's link watch may
+/// hold that news back for a second) is tried again after this long, for so long.
+const DROPPED_HOLD_NS: u64 = 5_000_000;
+const DROPPED_PATIENCE_NS: u64 = 3_000_000_000;
+
 /// Why a target stopped sending in this round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -30,7 +35,8 @@ pub(super) enum Stop {
     Full,
     /// What it has in another socket must be settled first.
     OtherSocket,
-    /// It has sent as much as it may until then (the pump's clock, nanoseconds).
+    /// It has sent as much as it may until then (the pump's clock, nanoseconds), or its
+    /// device drops what it is given.
     Paced(u64),
 }
 
@@ -72,6 +78,10 @@ pub(super) struct PumpTarget {
     ip_id: u16,
     /// The worst that happened to a datagram of the record whose fate is being told.
     worst: Outcome,
+    /// When the device began to drop what it was given.
+    dropping_since_ns: Option<u64>,
+    /// Nothing is pushed before, because the device dropped the last record.
+    hold_until_ns: u64,
     /// What was published last, to publish only changes.
     published: Ledger,
 }
@@ -94,6 +104,8 @@ impl PumpTarget {
             msgid: 0,
             ip_id: 0,
             worst: Outcome::Sent,
+            dropping_since_ns: None,
+            hold_until_ns: 0,
             published: ledger,
         }
     }
@@ -101,6 +113,7 @@ impl PumpTarget {
     /// Takes a new way, or none, and returns the old one. What is in flight is
     /// settled all the same.
     pub(super) fn bind(&mut self, route: Option<Box<Route>>) -> Option<Box<Route>> {
+        self.dropping_since_ns = None;
         std::mem::replace(&mut self.route, route)
     }
 
@@ -190,6 +203,9 @@ impl PumpTarget {
         if !self.flight.has_room() {
             return Err(Stop::Full);
         }
+        if shared.now_ns < self.hold_until_ns {
+            return Err(Stop::Paced(self.hold_until_ns));
+        }
         let settings = self.settings.load();
         if self.flight.begun() == 0
             && let Some(pace) = settings.pace
@@ -242,6 +258,12 @@ impl PumpTarget {
         Ok(Pushed::InFlight)
     }
 
+    /// Whether what a device drops is worth another try.
+    fn keeps_trying(&mut self, now_ns: u64) -> bool {
+        let since_ns = *self.dropping_since_ns.get_or_insert(now_ns);
+        now_ns.saturating_sub(since_ns) < DROPPED_PATIENCE_NS
+    }
+
     fn take_msgid(&mut self, old: Option<u32>, msgid: u32) {
         if old.is_none() {
             self.msgid = msgid;
@@ -259,42 +281,6 @@ impl PumpTarget {
         self.flight.begin_anew();
         Pushed::DoneWith
     }
-
-    fn give_up(&mut self, reason: LostReason) -> Pushed {
-        self.ledger.lose(reason, 1);
-        self.fragments_done = 0;
-        Pushed::Done
-    }
-
-    /// Puts a record in its place among those that are to be sent again.
-    fn resend(&mut self, handed: Handed) {
-        let older = |other: &Handed| other.cursor.seq() < handed.cursor.seq();
-        let at = self.resend.partition_point(older);
-        self.resend.insert(at, handed);
-    }
-
-    /// Whether what a device drops is worth another try.
-    fn keeps_trying(&mut self, now_ns: u64) -> bool {
-        let since_ns = *self.dropping_since_ns.get_or_insert(now_ns);
-        now_ns.saturating_sub(since_ns) < DROPPED_PATIENCE_NS
-    }
-
-    /// The fate of the oldest record in flight is known.
-    fn landed(&mut self) -> Option<Handed> {
-        debug_assert_eq!(self.ledger.in_flight, self.in_flight.len() as u64);
-        self.ledger.in_flight -= 1;
-        self.in_flight.pop_front()
-    }
-}
-
-/// What became of a record that was to be pushed.
-enum Pushed {
-    /// It has to wait.
-    Wait,
-    /// There is nothing to be sent of it.
-    Unseen,
-    /// The socket has it, or it was given up.
-    Done,
 }
 
 impl Pump {
@@ -327,25 +313,29 @@ fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
 pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome, now_ns: u64) {
     let Some(target) = target_of(targets, tag) else { return };
     let last = tag.0 & LAST != 0;
-    target.flight.settled(last);
     if tag.0 & FIRST != 0 {
         target.worst = Outcome::Sent;
     }
-    target.refused |= outcome == Outcome::Refused;
-    if last {
-        target.ledger.in_flight -= 1;
-        if target.refused {
-            target.ledger.lose(LostReason::Refused, 1);
-        } else {
+    target.worst = target.worst.max(outcome);
+    if !last {
+        target.flight.settled(false);
+        return;
+    }
+    target.ledger.in_flight -= 1;
+    let worst = target.worst;
+    match worst {
+        Outcome::Sent => {
+            target.flight.settled(true);
             target.ledger.sent += 1;
             target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
             target.dropping_since_ns = None;
         }
-        (Outcome::Dropped, Some(handed)) if target.keeps_trying(now_ns) => {
-            target.resend(handed);
+        Outcome::Dropped if target.keeps_trying(now_ns) => {
+            target.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
             target.hold_until_ns = now_ns + DROPPED_HOLD_NS;
         }
-        (Outcome::Dropped | Outcome::Refused, _) => {
+        Outcome::Dropped | Outcome::Refused => {
+            target.flight.settled(true);
             target.ledger.lose(LostReason::Refused, 1);
         }
     }

@@ -109,6 +109,21 @@ impl<T: Copy> Flight<T> {
         }
     }
 
+    /// The oldest datagram, the last of its record, and the device dropped it or another
+    /// one of the record. That goes out again: after what `is_older`, before everything else
+    /// that is not in the socket.
+    pub fn dropped(&mut self, is_older: impl Fn(&T, &T) -> bool) {
+        self.datagrams -= 1;
+        self.in_flight -= 1;
+        let Some(record) = self.records.pop_front() else { return };
+        let older =
+            self.records.iter().skip(self.in_flight).take_while(|other| is_older(other, &record));
+        let at = self.in_flight + older.count();
+        self.records.insert(at, record);
+        // It may have taken the turn of a record that was pushed in part.
+        self.begun = 0;
+    }
+
     /// A socket that is retired gives a datagram back that it did not send: its
     /// record goes out again, before all newer ones.
     pub fn given_back(&mut self, last: bool) {

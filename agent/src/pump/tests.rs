@@ -123,9 +123,9 @@ impl Pump {
 
     /// A round without capture and wait.
     fn round(&mut self, now_ns: u64) {
-        self.obey();
+        self.obey(now_ns);
         self.deliver(now_ns);
-        self.flush_and_reap();
+        self.flush_and_reap(now_ns);
         self.publish();
     }
 
@@ -282,7 +282,7 @@ impl World {
                 self.pump.deliver(self.now_ns);
             }
             Op::Flush => {
-                self.pump.flush_and_reap();
+                self.pump.flush_and_reap(self.now_ns);
             }
             Op::Room(place, room) => told(place).into_iter().for_each(|s| s.set_room(*room)),
             Op::Refuse(place, count) => {
@@ -304,7 +304,7 @@ impl World {
             Op::Unbind(target) => self.control.send(Command::Unbind { target: *target }),
             Op::Pass(time_ns) => self.now_ns += time_ns,
         }
-        self.pump.obey();
+        self.pump.obey(self.now_ns);
         self.check();
     }
 
@@ -509,7 +509,7 @@ fn the_errno_of_the_last_flush_is_shown() {
     assert_eq!(shown(&control), libc::ENXIO);
     let handle = control.install(2, 100);
     handle.set_flush_error(Some(libc::ENETDOWN));
-    pump.obey();
+    pump.obey(1);
     assert_eq!(shown(&control), 0);
     pump.round(3);
     assert_eq!(shown(&control), libc::ENETDOWN);

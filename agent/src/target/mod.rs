@@ -4,6 +4,7 @@
 //! while it is in use. How a route is found is the business of `control` and `net`.
 
 pub mod pace;
+pub mod state;
 
 pub use self::pace::Pace;
 use crate::{frame::HeaderTemplate, netconsole::Format, record::Record};
@@ -35,8 +36,6 @@ impl TargetSettings {
 pub struct Route {
     /// Which of the pump's sockets.
     pub egress: usize,
-    /// Longest IP packet on this way, in bytes.
-    pub mtu_bytes: u32,
     /// Headers, for a socket that takes whole frames.
     pub header: Option<HeaderTemplate>,
     /// Longest IP packet on this way, in bytes; for a socket that takes whole frames.
