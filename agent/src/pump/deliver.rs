@@ -287,32 +287,25 @@ fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
     targets.get_mut((tag.0 & !(FIRST | LAST | APPROXIMATED)) as usize)
 }
 
-/// Counts the fate of one datagram.
-pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome) {
+/// Counts the fate of one datagram; `None` if its socket gave it back: then its
+/// record will be sent again.
+pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Option<Outcome>) {
     let Some(target) = target_of(targets, tag) else { return };
     let last = tag.0 & LAST != 0;
+    target.ledger.in_flight -= u64::from(last);
+    let Some(outcome) = outcome else {
+        target.flight.given_back(last);
+        return;
+    };
     target.flight.settled(last);
     if tag.0 & FIRST != 0 {
         target.refused = false;
     }
     target.refused |= outcome == Outcome::Refused;
-    if last {
-        target.ledger.in_flight -= 1;
-        if target.refused {
-            target.ledger.lose(LostReason::Refused, 1);
-        } else {
-            target.ledger.sent += 1;
-            target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
-        }
-    }
-}
-
-/// Takes a datagram back that its socket gave up; its record will be sent again.
-pub(super) fn abandon(targets: &mut [PumpTarget], tag: Tag) {
-    let Some(target) = target_of(targets, tag) else { return };
-    let last = tag.0 & LAST != 0;
-    target.flight.given_back(last);
-    if last {
-        target.ledger.in_flight -= 1;
+    if last && target.refused {
+        target.ledger.lose(LostReason::Refused, 1);
+    } else if last {
+        target.ledger.sent += 1;
+        target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
     }
 }
