@@ -180,8 +180,7 @@ impl Pump {
     fn retire(&mut self, index: usize, now: u64) {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
         let targets = &mut self.targets;
-        egress.reap(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now));
-        egress.abandon(&mut |tag| deliver::abandon(targets, tag));
+        egress.abandon(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now));
         for target in targets {
             target.socket_retired(index);
         }
@@ -202,7 +201,7 @@ impl Pump {
             stats.set_errno(index, errno);
             egress.reap(&mut |tag, outcome| {
                 moved += 1;
-                deliver::settle(targets, tag, outcome, now);
+                deliver::settle(targets, tag, Some(outcome), now);
             });
         }
         moved

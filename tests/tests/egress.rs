@@ -302,8 +302,8 @@ fn a_deleted_device_is_reported_and_what_was_queued_is_told_unsent() {
             assert_eq!((reap(&mut *egress), egress.queued()), (vec![], 2));
         }
         let mut unsent = Vec::new();
-        egress.abandon(&mut |tag| unsent.push(tag.0));
-        assert_eq!((unsent, egress.queued()), (vec![2, 3], 0));
+        egress.abandon(&mut |tag, outcome| unsent.push((tag.0, outcome)));
+        assert_eq!((unsent, egress.queued()), (vec![(2, None), (3, None)], 0));
     }
 }
 

@@ -144,11 +144,11 @@ impl Egress for MemoryEgress {
         self.waiting.len() + self.settled.len()
     }
 
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
+    fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>)) {
         self.abandoned = true;
-        self.settled.clear();
+        self.reap(&mut |tag, outcome| fate(tag, Some(outcome)));
         for (tag, _) in self.waiting.drain(..) {
-            unsent(tag);
+            fate(tag, None);
         }
     }
 }
@@ -192,8 +192,8 @@ mod tests {
         assert!(matches!(long, Err(PushError::TooLong { len_bytes: 5, limit_bytes: 4 })));
         assert_eq!((egress.queued(), handle.flushes()), (1, 2));
         let mut unsent = Vec::new();
-        egress.abandon(&mut |tag| unsent.push(tag.0));
-        assert_eq!((unsent, egress.queued()), (vec![2], 0));
+        egress.abandon(&mut |tag, outcome| unsent.push((tag.0, outcome)));
+        assert_eq!((unsent, egress.queued()), (vec![(2, None)], 0));
         assert!(matches!(push(&mut *egress, 3), Err(PushError::Full)));
     }
 }

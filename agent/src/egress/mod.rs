@@ -137,11 +137,11 @@ pub trait Egress: Send {
     /// Number of datagrams pushed whose fate `reap` has not told yet.
     fn queued(&self) -> usize;
 
-    /// Gives up: tells `unsent` about each datagram that the kernel did not take,
-    /// in order of their pushes. Call `reap` first. The egress takes no datagram
-    /// after it. (The socket itself is closed when the box is dropped, by the
-    /// control thread.)
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag));
+    /// Gives up: tells `fate` about each datagram of which `reap` has not told, in
+    /// the order of their pushes; `None` for those that the kernel did not take and
+    /// now never will. The egress takes no datagram after it. (The socket itself is
+    /// closed when the box is dropped, by the control thread.)
+    fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>));
 }
 
 /// Whether a frame may leave by a device with this MTU. AF_XDP checks neither

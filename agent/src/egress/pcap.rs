@@ -194,12 +194,10 @@ impl<W: Write + Send> Egress for PcapEgress<W> {
         self.frames.len()
     }
 
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
+    fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>)) {
         self.abandoned = true;
         for (tag, end) in self.frames.drain(..) {
-            if end > self.written {
-                unsent(tag);
-            }
+            fate(tag, (end <= self.written).then_some(Outcome::Sent));
         }
         self.buffer.clear();
         self.written = 0;
@@ -298,8 +296,8 @@ mod tests {
         egress.flush().unwrap_err();
         egress.reap(&mut |tag, _| told.push(tag.0));
         let mut unsent = Vec::new();
-        egress.abandon(&mut |tag| unsent.push(tag.0));
-        assert_eq!((told, unsent, egress.queued()), (vec![0, 1], vec![2], 0));
+        egress.abandon(&mut |tag, outcome| unsent.push((tag.0, outcome)));
+        assert_eq!((told, unsent, egress.queued()), (vec![0, 1], vec![(2, None)], 0));
         assert!(matches!(push(&mut *egress, 9, &[0; 20]), Err(PushError::Full)));
         let written = disk.0.lock().unwrap().1.clone();
         assert_eq!(written[24 + 16 + 20 + 16..][..20], [1; 20]);

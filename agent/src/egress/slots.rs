@@ -78,8 +78,8 @@ impl<W: Wire> Egress for Slotted<W> {
         self.queue.queued()
     }
 
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
-        self.queue.abandon(unsent);
+    fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>)) {
+        self.queue.abandon(fate);
     }
 }
 
@@ -171,10 +171,11 @@ impl SlotQueue {
         self.pushed - self.told
     }
 
-    pub(super) fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
+    pub(super) fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>)) {
+        self.reap(&mut |tag, outcome| fate(tag, Some(outcome)));
         self.abandoned = true;
         for index in self.settled..self.pushed {
-            unsent(self.slots[self.place(index)].tag);
+            fate(self.slots[self.place(index)].tag, None);
         }
         self.settled = self.pushed;
         self.told = self.pushed;
@@ -232,10 +233,11 @@ mod tests {
                 }
                 prop_assert_eq!(queue.queued(), waiting.len() + settled.len());
             }
-            queue.reap(&mut |_, _| {});
-            let mut unsent = VecDeque::new();
-            queue.abandon(&mut |tag| unsent.push_back(tag.0));
-            prop_assert_eq!(unsent, waiting);
+            let mut told = VecDeque::new();
+            queue.abandon(&mut |tag, outcome| told.push_back((tag, outcome)));
+            let settled = settled.into_iter().map(|(tag, outcome)| (tag, Some(outcome)));
+            let unsent = waiting.into_iter().map(|number| (Tag(number), None));
+            prop_assert_eq!(told, settled.chain(unsent).collect::<VecDeque<_>>());
             prop_assert_eq!(queue.queued(), 0);
             prop_assert!(matches!(push(&mut queue, 0), Err(PushError::Full)));
         }

@@ -120,6 +120,8 @@ impl PumpTarget {
     /// The socket at `index` is gone, and what it had is given back.
     pub(super) fn socket_retired(&mut self, index: usize) {
         self.flight.retired(index);
+        // A record that was dropped may stand behind newer ones that are given back now.
+        self.flight.restore_order(|a, b| a.cursor.seq().cmp(&b.cursor.seq()));
     }
 
     /// How the last round ended.
@@ -309,44 +311,31 @@ fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
     targets.get_mut((tag.0 & !(FIRST | LAST | APPROXIMATED)) as usize)
 }
 
-/// Counts the fate of one datagram.
-pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Outcome, now_ns: u64) {
+/// Counts the fate of one datagram; `None` if its socket gave it back: then its
+/// record will be sent again.
+pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Option<Outcome>, now_ns: u64) {
     let Some(target) = target_of(targets, tag) else { return };
     let last = tag.0 & LAST != 0;
+    target.ledger.in_flight -= u64::from(last);
+    let Some(outcome) = outcome else {
+        target.flight.given_back(last);
+        return;
+    };
     if tag.0 & FIRST != 0 {
         target.worst = Outcome::Sent;
     }
     target.worst = target.worst.max(outcome);
-    if !last {
-        target.flight.settled(false);
+    if last && target.worst == Outcome::Dropped && target.keeps_trying(now_ns) {
+        target.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
+        target.hold_until_ns = now_ns + DROPPED_HOLD_NS;
         return;
     }
-    target.ledger.in_flight -= 1;
-    let worst = target.worst;
-    match worst {
-        Outcome::Sent => {
-            target.flight.settled(true);
-            target.ledger.sent += 1;
-            target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
-            target.dropping_since_ns = None;
-        }
-        Outcome::Dropped if target.keeps_trying(now_ns) => {
-            target.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
-            target.hold_until_ns = now_ns + DROPPED_HOLD_NS;
-        }
-        Outcome::Dropped | Outcome::Refused => {
-            target.flight.settled(true);
-            target.ledger.lose(LostReason::Refused, 1);
-        }
-    }
-}
-
-/// Takes a datagram back that its socket gave up; its record will be sent again.
-pub(super) fn abandon(targets: &mut [PumpTarget], tag: Tag) {
-    let Some(target) = target_of(targets, tag) else { return };
-    let last = tag.0 & LAST != 0;
-    target.flight.given_back(last);
-    if last {
-        target.ledger.in_flight -= 1;
+    target.flight.settled(last);
+    if last && target.worst == Outcome::Sent {
+        target.ledger.sent += 1;
+        target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
+        target.dropping_since_ns = None;
+    } else if last {
+        target.ledger.lose(LostReason::Refused, 1);
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! The loom models (`tests/loom`) run this very code.
 
-use std::collections::VecDeque;
+use std::{cmp::Ordering, collections::VecDeque};
 
 /// See the module's description. `T` is what it takes to send a record again.
 #[derive(Debug)]
@@ -138,6 +138,12 @@ impl<T: Copy> Flight<T> {
     pub fn retired(&mut self, socket: usize) {
         if self.socket == socket {
             self.begun = 0;
+        }
+    }
+    /// Puts what is to be sent again in order, if nothing is in the socket.
+    pub fn restore_order(&mut self, order: impl Fn(&T, &T) -> Ordering) {
+        if self.in_flight == 0 {
+            self.records.make_contiguous().sort_unstable_by(order);
         }
     }
 }

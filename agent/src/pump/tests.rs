@@ -205,6 +205,7 @@ impl Receiver {
 #[derive(Clone, Debug)]
 enum Op {
     Record { len_bytes: usize, level: u8 },
+    Storm(usize),
     Missing(u64),
     Deliver,
     Flush,
@@ -228,6 +229,7 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (prop_oneof![3 => Just(9usize), 1 => 0usize..1025], 0u8..8)
             .prop_map(|(len_bytes, level)| Op::Record { len_bytes, level }),
+        1 => (1usize..80).prop_map(Op::Storm),
         1 => (1u64..50).prop_map(Op::Missing),
         6 => Just(Op::Deliver),
         6 => Just(Op::Flush),
@@ -272,6 +274,9 @@ impl World {
             Op::Record { len_bytes, level } => {
                 self.unwanted += u64::from(*level > 4);
                 self.pump.store_record(*len_bytes, *level);
+            }
+            Op::Storm(count) => {
+                (0..*count).for_each(|_| self.pump.store_record(1000, 3));
             }
             Op::Missing(count) => {
                 let next_seq = self.pump.store.next_seq();

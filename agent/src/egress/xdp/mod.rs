@@ -73,7 +73,7 @@ impl Egress for XdpEgress {
         self.queue.queued()
     }
 
-    fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
-        self.queue.abandon(unsent);
+    fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>)) {
+        self.queue.abandon(fate);
     }
 }

@@ -153,12 +153,12 @@ impl TxQueue {
 
     /// Gives up what the kernel did not consume. Nobody kicks after this, so it
     /// never will be.
-    pub(super) fn abandon(&mut self, unsent: &mut dyn FnMut(Tag)) {
-        self.observe();
+    pub(super) fn abandon(&mut self, fate: &mut dyn FnMut(Tag, Option<Outcome>)) {
+        self.reap(&mut |tag, outcome| fate(tag, Some(outcome)));
         self.abandoned = true;
         let mut index = self.consumed;
         while index != self.tx.produced() {
-            unsent(self.slot(index).tag);
+            fate(self.slot(index).tag, None);
             index = index.wrapping_add(1);
         }
         self.told = index;

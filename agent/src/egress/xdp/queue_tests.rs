@@ -304,6 +304,10 @@ impl Trial {
         let (free, held) = self.queue.frames();
         assert_eq!(free + held, self.frames as usize, "a frame was lost or doubled");
         assert_eq!(self.queue.queued() + self.told.len(), self.pushed.len());
+        self.check_told();
+    }
+
+    fn check_told(&self) {
         for (number, (tag, outcome)) in self.told.iter().enumerate() {
             assert_eq!(tag.0, number as u64, "out of order");
             let (bytes, really) = &self.kernel.consumed[number];
@@ -327,10 +331,13 @@ proptest! {
         for op in ops {
             trial.apply(op);
         }
-        trial.reap();
         if give_up {
             let mut unsent = Vec::new();
-            trial.queue.abandon(&mut |tag| unsent.push(tag.0));
+            trial.queue.abandon(&mut |tag, outcome| match outcome {
+                Some(outcome) => trial.told.push((tag, outcome)),
+                None => unsent.push(tag.0),
+            });
+            trial.check_told();
             let told = trial.told.len() as u64;
             prop_assert_eq!(unsent, (told..trial.pushed.len() as u64).collect::<Vec<_>>());
             if !lazy {
