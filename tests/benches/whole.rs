@@ -40,7 +40,8 @@ use figure::Table;
 /// The receiver's port.
 const PORT: u16 = 6666;
 /// One target, by AF_XDP.
-const TARGET: &str = "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
+const TARGET: &str =
+    "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
 
 /// A part of the bench: what it is called on the command line, and what it does.
 type Part = (&'static str, fn(&Pair, &mut Table));

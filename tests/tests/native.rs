@@ -13,7 +13,8 @@ use agent_tests::{
 };
 
 const PORT: u16 = 6666;
-const TARGET: &str = "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
+const TARGET: &str =
+    "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
 const QUIET: Duration = Duration::from_millis(400);
 
 /// Records of every level, of lengths from 0 to 1000 and of all byte values. Two

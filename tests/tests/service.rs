@@ -34,7 +34,8 @@ use rustix::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(300);
-const XDP_TARGET: &str = "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
+const XDP_TARGET: &str =
+    "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
 
 /// Whether this process may make namespaces, and this kernel is fit for AF_XDP.
 fn ready(test: &str) -> bool {

@@ -25,7 +25,7 @@ fn a_device_goes_down_and_up() {
                 || net.left.ip("link set left0 down"),
                 &["device_down"],
                 || net.left.ip("link set left0 up"),
-                told(|notice| notice.is_running("left0")),
+                told(|notice| notice.is_sending("left0")),
             );
         }
         scene.judge(LIMIT);
@@ -74,7 +74,7 @@ fn a_carrier_is_lost_and_comes_back() {
             || net.right.ip("link set right0 down"),
             &["no_carrier"],
             || net.right.ip("link set right0 up"),
-            told(|notice| notice.is_running("left0")),
+            told(|notice| notice.is_sending("left0")),
         );
     }
     scene.judge(LIMIT);
@@ -133,7 +133,7 @@ fn a_device_is_renamed() {
             || net.left.ip("link set third0 down"),
             &["device_down"],
             || net.left.ip("link set third0 up"),
-            told(|notice| notice.is_running("third0")),
+            told(|notice| notice.is_sending("third0")),
         );
         scene.judge(LIMIT);
         let _ = scene.finish(&Expected::default());
@@ -162,7 +162,7 @@ fn the_own_mac_changes() {
         let first = scene
             .capture
             .wait(from, Duration::from_secs(2), |one| {
-                one.src_mac == mac && one.text.starts_with(&prefix)
+                one.src_mac == mac && one.begins_with(&prefix)
             })
             .unwrap_or_else(|| panic!("nothing comes from {host:02x}\n{}", scene.agent.log()));
         scene.healed(first.at.saturating_duration_since(changed));
