@@ -52,7 +52,7 @@ const BEFORE: Duration = Duration::from_millis(100);
 /// And may end so long after the log says that it sends again.
 const AFTER: Duration = Duration::from_millis(50);
 /// Of everything sent, at most this share may vanish between an event and its notice.
-const VANISHED_MAX: f64 = 0.02;
+const VANISHED_MAX: f64 = 0.002;
 const RSS_GROWTH_MAX_BYTES: u64 = 8 << 20;
 /// The pace is out of the way: with both writers it is what the default allows, and a
 /// backlog would never shrink.
