@@ -8,6 +8,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod egress;
 pub mod frame;
 pub mod handover;

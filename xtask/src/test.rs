@@ -51,7 +51,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     steps.run("integration tests", |count| {
         // They make namespaces and read the one kernel log: one at a time.
-        let mut command = cargo(&["test", "-p", "agent-tests", "--locked", "--no-fail-fast"]);
+        let command_args = ["test", "-p", "agent-tests", "--locked", "--no-fail-fast"];
+        let mut command = cargo(&command_args);
         command.args(["--", "--show-output", "--test-threads=1"]);
         // What is tested is what is installed, also where speed matters.
         command.env("NETCONSOLE_AGENT_BIN", binary.as_ref().context("there is no binary")?);

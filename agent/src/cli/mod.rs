@@ -4,6 +4,7 @@
 //! (`EX_CONFIG`, sysexits.h).
 
 mod check;
+mod doctor;
 pub mod logging;
 mod receive;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check a configuration and do nothing else.
     Check(check::CheckArgs),
+    /// Tell what this host can do for the agent, and what is in the way.
+    Doctor(doctor::DoctorArgs),
     /// Show what a running agent does.
     Status(status::StatusArgs),
     /// Act on the targets of a running agent.
@@ -69,16 +72,18 @@ impl SocketArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Status(args) => status::run(&args),
-        Command::Target(args) => target::run(&args),
-        Command::Receive(args) => receive::run(args),
+        Command::Run(args) => run::run(&args).map(done),
+        Command::Check(args) => check::run(&args).map(done),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Status(args) => status::run(&args).map(done),
+        Command::Target(args) => target::run(&args).map(done),
+        Command::Receive(args) => receive::run(args).map(done),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
-    }
+    result.unwrap_or_else(|error| report(&error))
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {

@@ -20,9 +20,9 @@ use crate::{
     config,
     egress::EgressKind,
     ledger::SharedLedger,
-    net::{KnownDevice, MacSource},
+    net::{KnownDevice, MacSource, names::NameState},
     netconsole::FormatKind,
-    target::state::{Event, Machine, State, Timer, WaitKind},
+    target::state::{Event, Machine, Reason, State, Timer, WaitKind},
 };
 
 /// Transitions that `status` shows.
@@ -47,6 +47,8 @@ pub(super) struct Life {
     pub(super) look: Option<AbortHandle>,
     looked_at: Option<Instant>,
     looks: Limited,
+    /// What is known of the receiver's name, if it has one.
+    pub(super) name: Option<NameState>,
     /// The way as it was found last.
     pub(super) found: Option<WayOut>,
     /// The device that was used last, to recognise it again.
@@ -62,7 +64,9 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(config: config::Target, ledger: Arc<SharedLedger>) -> Self {
+        let is_named = matches!(config.remote, config::Remote::Name { .. });
         Self {
+            name: is_named.then(|| NameState::new(Instant::now())),
             config: Arc::new(config),
             ledger,
             machine: Machine::new(),
@@ -108,13 +112,13 @@ impl Life {
 
     /// Whether an event about this neighbour is worth a look.
     pub(super) fn cares_for(&self, neighbour: &crate::net::NeighbourChange) -> bool {
-        let hop = self.found.as_ref().and_then(|way| way.hop.as_ref());
+        let found = self.found.as_ref().and_then(|way| Some((way, way.hop.as_ref()?)));
         match self.machine.state() {
-            State::Active => hop.is_some_and(|hop| {
+            State::Active => found.is_some_and(|(way, hop)| {
                 // What the table said at the last look; a configured MAC may differ from it.
                 let known = hop.neighbour_mac.or(hop.dst_mac);
-                hop.neighbour == Some(neighbour.address)
-                    && !(neighbour.usable && neighbour.mac == known)
+                let next = hop.gateway.unwrap_or(way.remote.ip().to_canonical());
+                next == neighbour.address && !(neighbour.usable && neighbour.mac == known)
             }),
             State::Waiting(reason) => {
                 reason.kind == WaitKind::NeighbourUnresolved && neighbour.usable
@@ -125,7 +129,23 @@ impl Life {
 
     /// Where the receiver may be, in the order to try.
     pub(super) fn remotes(&self) -> Vec<SocketAddr> {
-        self.config.remote.address().into_iter().collect()
+        match (&self.config.remote, &self.name) {
+            (config::Remote::Address(address), _) => vec![*address],
+            (config::Remote::Name { port, .. }, Some(name)) => {
+                name.addresses().iter().map(|ip| SocketAddr::new(*ip, *port)).collect()
+            }
+            (config::Remote::Name { .. }, None) => Vec::new(),
+        }
+    }
+
+    /// Why there is no address to look for a way to.
+    pub(super) fn unnamed(&self) -> Reason {
+        let problem = self.name.as_ref().and_then(NameState::problem);
+        let text = problem.map_or_else(
+            || format!("the name in {} is being resolved", self.config.remote),
+            ToString::to_string,
+        );
+        Reason { kind: WaitKind::NameUnresolved, text }
     }
 
     /// Compares what was found with what is used: a confirmed neighbour is a reason to trust what
@@ -246,6 +266,7 @@ impl Life {
         TargetStatus {
             name: self.config.name.clone(),
             remote: self.config.remote.to_string(),
+            remote_address: way.map(|way| way.remote.to_string()),
             format: format.to_owned(),
             state: self.machine.state().name().to_owned(),
             waiting_for,
@@ -271,8 +292,12 @@ impl Life {
 
     /// What works, and yet is probably not meant so.
     fn warnings(&self, way: &WayOut) -> Vec<String> {
-        let Some(hop) = &way.hop else { return Vec::new() };
-        let mut warnings = Vec::new();
+        let problem = self.name.as_ref().and_then(NameState::problem);
+        let mut warnings: Vec<String> = problem
+            .map(|problem| format!("{problem} (the last known address is used)"))
+            .into_iter()
+            .collect();
+        let Some(hop) = &way.hop else { return warnings };
         if let Some(route_device) = &hop.route_device {
             warnings.push(format!(
                 "wrong port? the route to {} leaves by {route_device}, but the target is configured to use {}",

@@ -27,7 +27,10 @@ use crate::{
     config,
     handover::ControlEnd,
     ledger::SharedLedger,
-    net::{MacSource, NetEvent, NetEventKind, Resolver},
+    net::{
+        MacSource, NetEvent, NetEventKind, Resolver,
+        names::{NameError, NameState, Names, Resolved},
+    },
     pump::{Command, PumpStats, Returned},
     target::state::{Effect, Event, Reason, SocketId, State, Ticket, WaitKind},
 };
@@ -49,6 +52,8 @@ pub(super) enum Input {
     Looked(usize, Ticket, Result<Box<WayOut>, Reason>),
     /// The outcome of opening a socket.
     Opened(SocketId, Opened),
+    /// The outcome of looking a target's name up.
+    Named(usize, Result<Resolved, NameError>),
 }
 
 /// What happened in the network, from whichever source noticed first.
@@ -72,6 +77,7 @@ pub struct Manager {
     lives: Vec<Life>,
     sockets: Sockets,
     resolver: Resolver,
+    names: Names,
     inputs: mpsc::UnboundedReceiver<Input>,
     sender: mpsc::UnboundedSender<Input>,
     changes: mpsc::Receiver<Change>,
@@ -98,6 +104,7 @@ impl Manager {
             lives: targets.map(|(config, ledger)| Life::new(config, ledger)).collect(),
             sockets: Sockets::new(control, pump.0, pump.1, sender.clone()),
             resolver,
+            names: Names::default(),
             inputs,
             sender,
             changes,
@@ -124,13 +131,23 @@ impl Manager {
 
     fn next_deadline(&self) -> Instant {
         let timers = self.lives.iter().flat_map(|life| life.timers.values().copied());
-        timers.chain([self.tick_at]).min().unwrap_or(self.tick_at)
+        let names = self.lives.iter().filter_map(|life| life.name.as_ref()).map(NameState::next_at);
+        timers.chain(names).chain([self.tick_at]).min().unwrap_or(self.tick_at)
     }
 
     fn take(&mut self, input: Input) {
         match input {
             Input::Looked(target, ticket, answer) => {
                 self.looked(target, ticket, answer.map(|way| *way));
+            }
+            Input::Named(target, answer) => {
+                let Some(name) = &mut self.lives[target].name else { return };
+                let failed = answer.is_err();
+                let changed = name.answer(Instant::now(), answer);
+                // A target that waits tells the newest reason.
+                if changed || failed && name.addresses().is_empty() {
+                    self.handle(target, Event::Changed);
+                }
             }
             Input::Opened(socket, outcome) => {
                 for ((target, ticket), outcome) in self.sockets.opened(socket, outcome) {
@@ -154,8 +171,11 @@ impl Manager {
             Ok(way) => {
                 life.trust_or_doubt(way, now, sent);
                 life.found = Some(way.clone());
+                if let Some(name) = &mut life.name {
+                    name.works(way.remote.ip());
+                }
                 if let Some(hop) = &way.hop {
-                    life.known = Some(hop.device.clone());
+                    life.known = hop.device.clone().or(life.known.take());
                     self.confirm(target);
                 }
             }
@@ -176,12 +196,9 @@ impl Manager {
         let hop = self.lives[target].found.as_ref().and_then(|way| way.hop.as_ref());
         let Some(hop) = hop.filter(|hop| hop.mac_source == MacSource::Neighbour) else { return };
         let Some(address) = hop.neighbour else { return };
-        if hop.mac_confirmed_ago.is_some_and(|ago| ago < CONFIRM_AFTER) {
-            return;
-        }
         let (resolver, ifindex) = (self.resolver.clone(), hop.ifindex);
         tokio::spawn(async move {
-            if let Err(error) = resolver.confirm(ifindex, address).await {
+            if let Err(error) = resolver.confirm(ifindex, address, CONFIRM_AFTER).await {
                 tracing::debug!(%error, "A neighbour could not be asked.");
             }
         });
@@ -230,6 +247,11 @@ impl Manager {
             overtaken.abort();
         }
         let remotes = life.remotes();
+        if remotes.is_empty() {
+            let answer = Err(life.unnamed());
+            let _ = self.sender.send(Input::Looked(target, ticket, answer));
+            return;
+        }
         let find = way::find(
             self.resolver.clone(),
             Arc::clone(&life.config),
@@ -257,6 +279,9 @@ impl Manager {
                         self.handle(target, Event::Changed);
                     }
                     return;
+                }
+                for known in self.lives.iter_mut().filter_map(|life| life.known.as_mut()) {
+                    known.follow(event);
                 }
                 (event.kind, event.ifindex)
             }
@@ -301,8 +326,24 @@ impl Manager {
                 self.handle(target, Event::Timer(timer));
             }
         }
+        self.ask_for_names(now);
         if self.tick_at <= now {
             self.tick(now);
+        }
+    }
+
+    fn ask_for_names(&mut self, now: Instant) {
+        for (target, life) in self.lives.iter_mut().enumerate() {
+            let config::Remote::Name { host, .. } = &life.config.remote else { continue };
+            let Some(name) = life.name.as_mut().filter(|name| name.next_at() <= now) else {
+                continue;
+            };
+            name.asked(now);
+            let (names, host, sender) = (self.names.clone(), host.clone(), self.sender.clone());
+            tokio::spawn(async move {
+                // Nobody listens any more only when the agent ends.
+                let _ = sender.send(Input::Named(target, names.look_up(&host).await));
+            });
         }
     }
 

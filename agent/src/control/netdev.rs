@@ -142,7 +142,13 @@ async fn watch_netlink(changes: mpsc::Sender<Change>) {
         }
         tokio::time::sleep(REOPEN_PAUSE).await;
         // Whatever happened in between was missed.
-        let missed = NetEvent::overrun();
+        let missed = NetEvent {
+            kind: NetEventKind::Overrun,
+            ifindex: None,
+            name: None,
+            mac: None,
+            neighbour: None,
+        };
         if changes.send(Change::Netlink(missed)).await.is_err() {
             return;
         }

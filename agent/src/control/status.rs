@@ -68,8 +68,11 @@ pub struct CaptureStatus {
 pub struct TargetStatus {
     /// Its name.
     pub name: String,
-    /// Where it sends to.
+    /// Where it sends to, as configured.
     pub remote: String,
+    /// The address in use.
+    #[serde(default)]
+    pub remote_address: Option<String>,
     /// `extended` or `basic`.
     pub format: String,
     /// `disabled`, `waiting`, `active` or `draining`.
@@ -263,6 +266,10 @@ impl Status {
                 "target {}: {} -> {} ({})",
                 target.name, target.state, target.remote, target.format
             );
+            if let Some(address) = target.remote_address.as_ref().filter(|at| **at != target.remote)
+            {
+                let _ = writeln!(text, "  address: {address}");
+            }
             if let Some(waiting_for) = &target.waiting_for {
                 let _ = writeln!(text, "  waiting: {waiting_for}");
             }

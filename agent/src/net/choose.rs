@@ -73,7 +73,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::net::{KnownDevice, MacSource};
+    use crate::net::MacSource;
 
     fn hop() -> NextHop {
         NextHop {
@@ -89,12 +89,12 @@ mod tests {
             encapsulated: false,
             xfrm_policies: false,
             mac_source: MacSource::Neighbour,
-            device: KnownDevice { ifindex: 2, name: "eth7".to_owned(), mac: None },
             neighbour: None,
             mac_confirmed_ago: None,
             neighbour_mac: None,
-            route_device: None,
+            device: None,
             configured_device: None,
+            route_device: None,
         }
     }
 

@@ -1,108 +1,144 @@
-//! Which device is meant: by name, by MAC, or the one that was used before.
+//! Which device a target means: by name, by MAC, and whatever became of it.
+//!
+//! As the kernel's netconsole (`netconsole_netdev_event`,
+//! `drivers/net/netconsole.c`), a device is followed through a change of its
+//! name; beyond that, a device that went is recognised when it comes back under
+//! another name. Not here: whether it is up, and what can be reached through it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
 
 use super::error::{NetError, ResolveError};
-use super::netlink::{Link, LinkKey, Netlink};
-use super::{KnownDevice, Wanted};
+use super::link::Link;
+use super::links::{NetEvent, NetEventKind};
+use super::netlink::{LinkKey, Netlink};
 use crate::frame::MacAddr;
 
-/// The device that the configuration names, if it names one.
-pub(super) async fn wanted(
-    netlink: &Netlink,
-    wanted: &Wanted,
-    remote: IpAddr,
-) -> Result<Option<Link>, ResolveError> {
-    let device = match (&wanted.device, wanted.remote) {
-        (Some(device), _) => match parse_mac(device) {
-            Some(mac) => find(netlink, LinkKey::Mac(mac)).await?,
-            None => named(netlink, device, wanted.known.as_ref()).await?,
-        },
-        (None, SocketAddr::V6(address)) if address.scope_id() != 0 => {
-            find(netlink, LinkKey::Index(address.scope_id())).await?
+/// What is known of the device that a target used last, so that it is found
+/// again. Comes from [`NextHop::device`](super::NextHop::device), and is kept up
+/// to date with [`follow`](Self::follow).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// Its index in this network namespace; 0 once it is gone.
+    pub ifindex: u32,
+    /// Its name then.
+    pub name: String,
+    /// Its MAC, the permanent one where it has one; `None` without Ethernet.
+    pub mac: Option<MacAddr>,
+    /// It lies on other devices (VLAN, bridge, bond, …) and may share their MAC,
+    /// so that it is not looked for by MAC.
+    pub stacked: bool,
+}
+
+impl KnownDevice {
+    /// Takes a change of the device over; other events are ignored. Without this a
+    /// device that changes name *and* MAC between two looks would not be recognised.
+    pub fn follow(&mut self, event: &NetEvent) {
+        if self.ifindex == 0 || event.ifindex != Some(self.ifindex) {
+            return;
         }
-        (None, _) if needs_device(remote) => return Err(ResolveError::DeviceNeeded { remote }),
-        (None, _) => return Ok(None),
-    };
-    match (device, &wanted.device, wanted.remote) {
-        (Some(link), _, _) => Ok(Some(link)),
-        (None, Some(device), _) => Err(ResolveError::DeviceMissing { device: device.clone() }),
-        (None, None, remote) => Err(ResolveError::DeviceMissing {
-            device: match remote {
-                SocketAddr::V6(address) => format!("number {}", address.scope_id()),
-                SocketAddr::V4(_) => String::new(),
-            },
-        }),
+        match event.kind {
+            // What gets the index next is another device.
+            NetEventKind::LinkGone => self.ifindex = 0,
+            NetEventKind::LinkRunning | NetEventKind::LinkNoCarrier | NetEventKind::LinkDown => {
+                if let Some(name) = &event.name {
+                    self.name.clone_from(name);
+                }
+                self.mac = event.mac.or(self.mac);
+            }
+            _ => {}
+        }
+    }
+
+    fn is(&self, link: &Link, configured: &str) -> bool {
+        let named = link.is_called(&self.name) || link.is_called(configured);
+        link.ifindex == self.ifindex
+            && (named || (self.mac.is_some() && self.mac == link.identity_mac()))
     }
 }
 
-/// A device that was given by name is followed when it is renamed, as the kernel's
-/// netconsole does; when it is gone, one of that name takes its place, or the same
-/// hardware under another name.
-async fn named(
-    netlink: &Netlink,
-    name: &str,
-    known: Option<&KnownDevice>,
-) -> Result<Option<Link>, ResolveError> {
-    if let Some(known) = known {
-        let link = find(netlink, LinkKey::Index(known.ifindex)).await?;
-        // Indices are used again: by itself one says nothing.
-        let same =
-            |link: &Link| link.name == known.name || link.mac.is_some() && link.mac == known.mac;
-        if let Some(link) = link.filter(same) {
-            return Ok(Some(link));
+impl From<&Link> for KnownDevice {
+    fn from(link: &Link) -> Self {
+        Self {
+            ifindex: link.ifindex,
+            name: link.name.clone(),
+            mac: link.identity_mac().filter(|mac| *mac != [0; 6]),
+            stacked: link.stacked,
         }
     }
-    if let Some(link) = find(netlink, LinkKey::Name(name)).await? {
-        return Ok(Some(link));
-    }
-    let Some(mac) = known.and_then(|known| known.mac) else { return Ok(None) };
-    // What stands on top of others may just have borrowed the address.
-    Ok(find(netlink, LinkKey::Mac(mac)).await?.filter(|link| !link.is_stacked()))
 }
 
-/// Looks a device up.
-///
-/// # Errors
-/// Only if the kernel cannot be asked.
+/// Finds the device that `configured` (a name or a MAC) means.
 pub(super) async fn find(
     netlink: &Netlink,
-    key: LinkKey<'_>,
-) -> Result<Option<Link>, ResolveError> {
-    netlink.link(key).await.map_err(|cause| {
-        let object = match key {
-            LinkKey::Index(index) => format!("number {index}"),
-            LinkKey::Name(name) => name.to_owned(),
-            LinkKey::Mac(mac) => format!("with MAC {}", format_mac(mac)),
-        };
-        NetError { operation: "look up a device", object, cause }.into()
+    configured: &str,
+    known: Option<&KnownDevice>,
+) -> Result<Link, ResolveError> {
+    let look = async {
+        let mut current = None;
+        if let Some(known) = known.filter(|known| known.ifindex != 0) {
+            let link = netlink.link(LinkKey::Index(known.ifindex)).await?;
+            current = link.filter(|link| known.is(link, configured));
+        }
+        if let Some(mac) = parse_mac(configured) {
+            if current.as_ref().is_some_and(|link| !link.stacked && link.has_mac(mac)) {
+                return Ok(current);
+            }
+            // If none has it, it was changed on the device.
+            return Ok(best_by_mac(netlink.links().await?, mac).or(current));
+        }
+        // Before the name, or a renamed device would be left for another one that
+        // took its name.
+        if current.is_some() {
+            return Ok(current);
+        }
+        if let Some(link) = netlink.link(LinkKey::Name(configured)).await? {
+            return Ok(Some(link));
+        }
+        match known {
+            Some(KnownDevice { mac: Some(mac), stacked: false, .. }) => {
+                Ok(returned(netlink.links().await?, *mac))
+            }
+            _ => Ok(None),
+        }
+    };
+    found(look.await, configured)
+}
+
+/// The device with an index.
+pub(super) async fn by_index(netlink: &Netlink, ifindex: u32) -> Result<Link, ResolveError> {
+    found(netlink.link(LinkKey::Index(ifindex)).await, &format!("number {ifindex}"))
+}
+
+fn found(answer: io::Result<Option<Link>>, asked: &str) -> Result<Link, ResolveError> {
+    let device = match parse_mac(asked) {
+        Some(_) => format!("with MAC {asked}"),
+        None => asked.to_owned(),
+    };
+    match answer {
+        Ok(Some(link)) => Ok(link),
+        Ok(None) => Err(ResolveError::DeviceMissing { device }),
+        Err(cause) => Err(NetError { operation: "look up a device", object: device, cause }.into()),
+    }
+}
+
+/// The device with a configured MAC. VLANs, bridges and bonds share a MAC with
+/// devices below them, and the ports of a bond with each other; of several take
+/// the one whose own it is, then the one that was there first (as netconsole's
+/// `dev_getbyhwaddr_rcu` does).
+fn best_by_mac(links: Vec<Link>, mac: MacAddr) -> Option<Link> {
+    links.into_iter().filter(|link| link.has_mac(mac)).min_by_key(|link| {
+        let lent = link.permanent_mac.is_some_and(|own| own != mac);
+        (link.mac != Some(mac), link.stacked, lent, link.ifindex)
     })
 }
 
-/// A link that must be usable.
-///
-/// # Errors
-/// If it is not.
-pub(super) fn check(link: &Link, remote: IpAddr) -> Result<(), ResolveError> {
-    let device = link.name.clone();
-    if !link.up {
-        Err(ResolveError::DeviceDown { remote, device })
-    } else if !link.carrier {
-        Err(ResolveError::NoCarrier { remote, device })
-    } else {
-        Ok(())
-    }
-}
-
-/// IPv6 addresses of link scope (RFC 4291, 2.5.6 and 2.7) exist once per link.
-fn needs_device(remote: IpAddr) -> bool {
-    match remote {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(ip) => {
-            ip.is_unicast_link_local()
-                || (ip.is_multicast() && matches!(ip.octets()[1] & 0xf, 1 | 2))
-        }
-    }
+/// The device that went and is back under another name. One that lies on others
+/// is not meant, nor a port that was given the MAC by its master.
+fn returned(links: Vec<Link>, mac: MacAddr) -> Option<Link> {
+    links
+        .into_iter()
+        .filter(|link| !link.stacked && link.identity_mac() == Some(mac))
+        .min_by_key(|link| link.ifindex)
 }
 
 /// `02:00:00:00:00:01`, or `None`. (A device name may hold colons too, but six
@@ -120,13 +156,21 @@ fn parse_mac(text: &str) -> Option<MacAddr> {
     groups.next().is_none().then_some(mac)
 }
 
-fn format_mac(mac: MacAddr) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OWN: MacAddr = [2, 0, 0, 0, 0, 1];
+    const OTHER: MacAddr = [2, 0, 0, 0, 0, 2];
+
+    fn link(ifindex: u32, mac: MacAddr) -> Link {
+        Link { ifindex, name: format!("eth{ifindex}"), mac: Some(mac), ..Link::default() }
+    }
+
+    fn event(kind: NetEventKind, ifindex: u32, name: &str, mac: MacAddr) -> NetEvent {
+        let name = Some(name.to_owned());
+        NetEvent { kind, ifindex: Some(ifindex), name, mac: Some(mac), neighbour: None }
+    }
 
     #[test]
     fn only_a_whole_mac_is_one() {
@@ -136,20 +180,61 @@ mod tests {
         {
             assert_eq!(parse_mac(text), None, "{text}");
         }
-        assert_eq!(format_mac([2, 10, 255, 0, 0, 1]), "02:0a:ff:00:00:01");
     }
 
     #[test]
-    fn link_scope_needs_a_device() {
-        for (remote, needed) in [
-            ("fe80::1", true),
-            ("ff02::1", true),
-            ("ff12::1", true),
-            ("ff05::1", false),
-            ("2001:db8::1", false),
-            ("169.254.0.1", false),
-        ] {
-            assert_eq!(needs_device(remote.parse().unwrap()), needed, "{remote}");
-        }
+    fn of_devices_that_share_a_mac_the_one_below_is_meant() {
+        let index = |links: Vec<Link>| best_by_mac(links, OWN).map(|link| link.ifindex);
+        let vlan = Link { stacked: true, ..link(2, OWN) };
+        assert_eq!(index(vec![vlan.clone(), link(5, OWN), link(4, OWN)]), Some(4));
+        assert_eq!(index(vec![vlan, link(5, OTHER)]), Some(2));
+        assert_eq!(index(vec![link(5, OTHER)]), None);
+        // A bond: eth2 was given eth3's MAC, and eth3 still has its own.
+        let given = Link { permanent_mac: Some(OTHER), ..link(2, OWN) };
+        let owner = Link { permanent_mac: Some(OWN), ..link(3, OWN) };
+        assert_eq!(index(vec![given.clone(), owner]), Some(3));
+        assert_eq!(best_by_mac(vec![given], OTHER).map(|link| link.ifindex), Some(2));
+    }
+
+    #[test]
+    fn only_the_device_itself_comes_back_under_another_name() {
+        let vlan = Link { stacked: true, ..link(2, OWN) };
+        let given = Link { permanent_mac: Some(OTHER), ..link(3, OWN) };
+        assert!(returned(vec![vlan.clone(), given.clone()], OWN).is_none());
+        let itself = link(9, OWN);
+        assert_eq!(returned(vec![vlan, given, itself], OWN).map(|link| link.ifindex), Some(9));
+    }
+
+    #[test]
+    fn an_index_alone_is_no_identity() {
+        let known = KnownDevice::from(&link(4, OWN));
+        let renamed = Link { name: "wan0".to_owned(), ..link(4, OWN) };
+        assert!(known.is(&renamed, "eth4"));
+        assert!(known.is(&link(4, OTHER), "eth4"));
+        assert!(!known.is(&Link { name: "wan0".to_owned(), ..link(4, OTHER) }, "eth4"));
+        let alternative = Link {
+            name: "wan0".to_owned(),
+            alt_names: vec!["left-port".to_owned()],
+            ..link(4, OTHER)
+        };
+        assert!(known.is(&alternative, "left-port"));
+    }
+
+    #[test]
+    fn changes_of_name_and_mac_are_followed_until_the_device_goes() {
+        let mut known = KnownDevice::from(&link(4, OWN));
+        known.follow(&event(NetEventKind::LinkDown, 5, "eth5", OTHER));
+        assert_eq!(known, KnownDevice::from(&link(4, OWN)));
+        known.follow(&event(NetEventKind::LinkDown, 4, "wan0", OWN));
+        known.follow(&event(NetEventKind::LinkRunning, 4, "wan0", OTHER));
+        assert_eq!((known.name.as_str(), known.mac), ("wan0", Some(OTHER)));
+        known.follow(&event(NetEventKind::LinkGone, 4, "wan0", OTHER));
+        known.follow(&event(NetEventKind::LinkRunning, 4, "new0", OWN));
+        assert_eq!((known.ifindex, known.name.as_str(), known.mac), (0, "wan0", Some(OTHER)));
+    }
+
+    #[test]
+    fn a_mac_of_zeros_identifies_nothing() {
+        assert_eq!(KnownDevice::from(&link(4, [0; 6])).mac, None);
     }
 }

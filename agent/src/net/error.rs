@@ -41,6 +41,44 @@ impl NetError {
     }
 }
 
+/// What stands in the way, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockKind {
+    /// The kernel could not be asked.
+    Netlink,
+    /// The device does not exist, or none was named where one is needed.
+    NoDevice,
+    /// The device is administratively down.
+    DeviceDown,
+    /// The device is up, but its link is not.
+    NoCarrier,
+    /// No routing table leads to the remote.
+    NoRoute,
+    /// There is no address to send from.
+    NoAddress,
+    /// The address to send from is still being checked for duplicates.
+    AddressTentative,
+    /// The next hop does not answer.
+    NeighbourUnresolved,
+}
+
+impl BlockKind {
+    /// The name used in `status`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Netlink => "unknown",
+            Self::NoDevice => "no_device",
+            Self::DeviceDown => "device_down",
+            Self::NoCarrier => "no_carrier",
+            Self::NoRoute => "no_route",
+            Self::NoAddress => "no_address",
+            Self::AddressTentative => "address_tentative",
+            Self::NeighbourUnresolved => "neighbour_unresolved",
+        }
+    }
+}
+
 /// There is no usable way to the remote now.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -90,7 +128,7 @@ pub enum ResolveError {
     },
     /// Nobody answered for the next hop's address.
     #[error(
-        "cannot resolve the MAC of {neighbour} on {device}: no answer within {waited:?} (neighbour state {state}); check that host and its VLAN, or set `remote_mac`"
+        "cannot resolve the MAC of {neighbour} on {device}: no answer within {waited:?} (neighbour state {state}); check that host and its VLAN, or set `remote_mac`{}", wrong_port(.route_device)
     )]
     NeighbourUnresolved {
         /// The remote or the router in front of it.
@@ -101,18 +139,19 @@ pub enum ResolveError {
         state: String,
         /// How long was waited.
         waited: Duration,
+        /// As [`NextHop::route_device`](super::NextHop::route_device).
+        route_device: Option<String>,
     },
-    /// The address to send from may not be used yet.
+    /// The device's only suitable address is being checked for duplicates
+    /// (RFC 4862, 5.4) and may not be used yet.
     #[error(
-        "cannot send to {remote} by {device} yet: duplicate address detection of {local} is not finished; it takes a second or two"
+        "cannot send to {remote} by {device} yet: its address is being checked for duplicates; wait a second or two"
     )]
     AddressTentative {
         /// The remote.
         remote: IpAddr,
         /// The device's name.
         device: String,
-        /// The address.
-        local: IpAddr,
     },
     /// There is no address to send from.
     #[error(
@@ -131,42 +170,30 @@ pub enum ResolveError {
     Netlink(#[from] NetError),
 }
 
-/// What stands in the way, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BlockKind {
-    /// The device does not exist here.
-    NoDevice,
-    /// The device is down.
-    DeviceDown,
-    /// The device has no carrier.
-    NoCarrier,
-    /// The source address is not usable yet.
-    AddressTentative,
-    /// There is no source address.
-    NoAddress,
-    /// No route leads there.
-    NoRoute,
-    /// Nobody answers for the next hop.
-    NeighbourUnresolved,
-    /// The kernel could not be asked.
-    Netlink,
-}
-
 impl ResolveError {
     /// What stands in the way.
     #[must_use]
     pub fn kind(&self) -> BlockKind {
         match self {
-            Self::NoRoute { .. } | Self::DeviceNeeded { .. } => BlockKind::NoRoute,
-            Self::DeviceMissing { .. } => BlockKind::NoDevice,
+            Self::Netlink(_) => BlockKind::Netlink,
+            Self::DeviceMissing { .. } | Self::DeviceNeeded { .. } => BlockKind::NoDevice,
             Self::DeviceDown { .. } => BlockKind::DeviceDown,
             Self::NoCarrier { .. } => BlockKind::NoCarrier,
-            Self::NeighbourUnresolved { .. } => BlockKind::NeighbourUnresolved,
-            Self::AddressTentative { .. } => BlockKind::AddressTentative,
+            Self::NoRoute { .. } => BlockKind::NoRoute,
             Self::NoSource { .. } => BlockKind::NoAddress,
-            Self::Netlink(_) => BlockKind::Netlink,
+            Self::AddressTentative { .. } => BlockKind::AddressTentative,
+            Self::NeighbourUnresolved { .. } => BlockKind::NeighbourUnresolved,
         }
     }
+}
+
+fn wrong_port(route_device: &Option<String>) -> String {
+    route_device
+        .as_ref()
+        .map(|name| {
+            format!("; without `device` the route leaves by {name}, which may be the right port")
+        })
+        .unwrap_or_default()
 }
 
 fn via(device: &Option<String>) -> String {

@@ -10,18 +10,25 @@
 mod choose;
 mod device;
 mod error;
+mod link;
 pub mod links;
+pub mod names;
 mod neighbour;
 mod netlink;
 mod resolve;
+mod routes;
+mod source;
+mod way;
 mod xfrm;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::choose::{EgressImpossible, choose_egress};
+pub use self::device::KnownDevice;
 pub use self::error::{BlockKind, NetError, ResolveError};
 pub use self::links::{NeighbourChange, NetEvent, NetEventKind};
+pub use self::neighbour::Confirmation;
 pub use self::resolve::Resolver;
 use crate::frame::MacAddr;
 
@@ -36,27 +43,18 @@ pub struct Wanted {
     /// leaves it to the route. As for any socket bound to a device, IPv4 takes
     /// a remote without a route to be on that device's link.
     pub device: Option<String>,
-    /// The device that was used last, where `device` is given: it is followed under
-    /// any name.
+    /// The device that `device` meant last ([`NextHop::device`]), so that it is
+    /// found under another name. `None` at the first time.
     pub known: Option<KnownDevice>,
     /// The source address, which must be one of this host; `None` leaves it to
     /// the route.
     pub local: Option<IpAddr>,
     /// The MAC to send to; `None` asks the neighbour table.
     pub remote_mac: Option<MacAddr>,
-    /// Longest wait for the neighbour to answer.
+    /// Longest wait for the neighbour to answer; twice that where `device` is the
+    /// port of a bridge, bond or team. The kernel goes on asking afterwards, and
+    /// an event tells its answer.
     pub patience: Duration,
-}
-
-/// A device, to be recognised again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownDevice {
-    /// Its index. Indices are used again.
-    pub ifindex: u32,
-    /// Its name when it was last seen.
-    pub name: String,
-    /// Its MAC, if it speaks Ethernet.
-    pub mac: Option<MacAddr>,
 }
 
 /// The way to a remote at the moment of asking.
@@ -88,19 +86,31 @@ pub struct NextHop {
     pub xfrm_policies: bool,
     /// Where `dst_mac` comes from.
     pub mac_source: MacSource,
-    /// The device that `device` of [`Wanted`] means; another one than `ifindex` where
-    /// that is its master.
-    pub device: KnownDevice,
-    /// The neighbour that frames go to; `None` for groups and without Ethernet.
+    /// Whose MAC `dst_mac` is, where the neighbour table told it.
     pub neighbour: Option<IpAddr>,
-    /// How long ago the neighbour was last known to have that MAC.
+    /// How long ago that neighbour was last heard of by the kernel, to
+    /// hundredths of a second; `None` where it need not be (permanent entries).
     pub mac_confirmed_ago: Option<Duration>,
-    /// The MAC that the neighbour table says, where it is not the configured one.
+    /// The neighbour table's MAC, where it contradicts a configured `remote_mac`.
     pub neighbour_mac: Option<MacAddr>,
-    /// The device of the route, where a device is configured and that is another one.
-    pub route_device: Option<String>,
-    /// The configured device, where its master is used instead.
+    /// The device that `device` means, to be kept for [`Wanted::known`]. Not
+    /// always the one to send by: see `configured_device`.
+    pub device: Option<KnownDevice>,
+    /// The device that `device` means, by name, where its master (bridge, bond or
+    /// team) is used in its stead.
     pub configured_device: Option<String>,
+    /// The device by which the route to the remote leaves without `device`, where
+    /// that is another one: the remote may be plugged into that port.
+    pub route_device: Option<String>,
+}
+
+impl NextHop {
+    /// Whether both say the same, apart from what changes by time alone.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let age = self.mac_confirmed_ago;
+        *self == Self { mac_confirmed_ago: age, ..other.clone() }
+    }
 }
 
 /// Where a destination MAC comes from.

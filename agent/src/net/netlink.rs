@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
@@ -25,7 +23,7 @@ use rtnetlink::packet_core::{
 };
 use rustix::io::Errno;
 
-use super::KnownDevice;
+use super::link::Link;
 use crate::frame::MacAddr;
 
 /// Longest wait for an answer. The kernel answers within the system call; only
@@ -36,8 +34,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const IFNAME_MAX_BYTES: usize = 15;
 /// `IFLA_ALT_IFNAME` (`include/uapi/linux/if_link.h`), which the library does not know at this level.
 const IFLA_ALT_IFNAME: u16 = 53;
-/// `USER_HZ`, the unit of times in neighbour entries on every architecture that matters here.
-const CLOCK_TICKS_PER_SECOND: u64 = 100;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
@@ -48,6 +44,10 @@ pub(super) struct RouteQuery {
     pub(super) remote_port: u16,
     pub(super) local: Option<IpAddr>,
     pub(super) ifindex: Option<u32>,
+    /// Only entries of the tables count (`RTM_F_FIB_MATCH`): IPv4 takes a remote
+    /// without one to be on the link of `ifindex`. The answer is the entry, so it
+    /// has no source address.
+    pub(super) entries_only: bool,
 }
 
 /// What they say.
@@ -66,53 +66,6 @@ pub(super) struct Route {
 pub(super) enum LinkKey<'a> {
     Index(u32),
     Name(&'a str),
-    Mac(MacAddr),
-}
-
-/// A device.
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) ifindex: u32,
-    pub(super) name: String,
-    /// Its MAC if it speaks Ethernet.
-    pub(super) mac: Option<MacAddr>,
-    pub(super) mtu_bytes: u32,
-    pub(super) up: bool,
-    pub(super) carrier: bool,
-    /// Index of the bridge, bond, team or VRF that it is a port of.
-    pub(super) master: Option<u32>,
-    /// What made it (`IFLA_INFO_KIND`), for virtual devices.
-    pub(super) kind: Option<InfoKind>,
-}
-
-impl Link {
-    /// Whether the device stands on top of others and may carry the MAC of one of them.
-    pub(super) fn is_stacked(&self) -> bool {
-        self.kind.as_ref().is_some_and(|kind| {
-            matches!(
-                kind,
-                InfoKind::Vlan
-                    | InfoKind::Bridge
-                    | InfoKind::Bond
-                    | InfoKind::MacVlan
-                    | InfoKind::MacVtap
-                    | InfoKind::IpVlan
-                    | InfoKind::IpVtap
-                    | InfoKind::Vrf
-            ) || kind.to_string() == "team"
-        })
-    }
-
-    /// Whether frames of its ports may also leave through it.
-    pub(super) fn joins_ports(&self) -> bool {
-        self.kind.as_ref().is_some_and(|kind| {
-            matches!(kind, InfoKind::Bridge | InfoKind::Bond) || kind.to_string() == "team"
-        })
-    }
-
-    pub(super) fn known(&self) -> KnownDevice {
-        KnownDevice { ifindex: self.ifindex, name: self.name.clone(), mac: self.mac }
-    }
 }
 
 /// A neighbour table entry.
@@ -120,8 +73,22 @@ impl Link {
 pub(super) struct Neighbour {
     pub(super) state: NeighbourState,
     pub(super) mac: Option<MacAddr>,
-    /// How long ago the neighbour was last known to be there.
+    /// Since the neighbour was last heard of.
     pub(super) confirmed_ago: Option<Duration>,
+    /// It is a router (`NTF_ROUTER`): what updates the entry must say so again.
+    pub(super) router: bool,
+    /// Somebody else keeps the entry up to date: the kernel (`NTF_EXT_MANAGED`),
+    /// a switch or a routing daemon (`NTF_EXT_LEARNED`). An update would take
+    /// that mark away (`neigh_update_flags`).
+    pub(super) kept: bool,
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnAddress {
+    pub(super) ifindex: u32,
+    pub(super) address: IpAddr,
+    pub(super) flags: AddressFlags,
 }
 
 /// An rtnetlink socket and the task that serves it.
@@ -143,6 +110,9 @@ impl Netlink {
         let mut message = RouteMessage::default();
         message.header.address_family = family(query.remote);
         message.header.destination_prefix_length = bits;
+        if query.entries_only {
+            message.header.flags = RouteFlags::FibMatch;
+        }
         message.attributes.push(RouteAttribute::Destination(query.remote.into()));
         message.attributes.push(RouteAttribute::IpProto(UDP));
         message.attributes.push(RouteAttribute::Dport(query.remote_port));
@@ -163,7 +133,6 @@ impl Netlink {
 
     pub(super) async fn link(&self, key: LinkKey<'_>) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
-        let mut flags = NLM_F_REQUEST;
         match key {
             LinkKey::Index(index) => message.header.index = index,
             LinkKey::Name(name) if name.len() <= IFNAME_MAX_BYTES => {
@@ -174,22 +143,25 @@ impl Netlink {
                 let alternative = DefaultNla::new(IFLA_ALT_IFNAME, value);
                 message.attributes.push(LinkAttribute::Other(alternative));
             }
-            LinkKey::Mac(_) => flags |= NLM_F_DUMP,
         }
-        let answers = match self.ask(RouteNetlinkMessage::GetLink(message), flags).await {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => return Ok(None),
-            answers => answers?,
+        match self.ask_links(message, NLM_F_REQUEST).await {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
+            links => Ok(links?.into_iter().next()),
+        }
+    }
+
+    /// All devices of this network namespace.
+    pub(super) async fn links(&self) -> io::Result<Vec<Link>> {
+        self.ask_links(LinkMessage::default(), NLM_F_REQUEST | NLM_F_DUMP).await
+    }
+
+    async fn ask_links(&self, message: LinkMessage, flags: u16) -> io::Result<Vec<Link>> {
+        let answers = self.ask(RouteNetlinkMessage::GetLink(message), flags).await?;
+        let link = |answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
+            _ => None,
         };
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
-                _ => None,
-            })
-            .filter(|link| !matches!(key, LinkKey::Mac(mac) if link.mac != Some(mac)))
-            // VLANs and bridges share their lower device's MAC, which is the one that is
-            // meant; of several like netconsole (`dev_getbyhwaddr_rcu`) the one that was there first.
-            .min_by_key(|link| (link.is_stacked(), link.ifindex)))
+        Ok(answers.into_iter().filter_map(link).collect())
     }
 
     pub(super) async fn neighbour(
@@ -219,47 +191,36 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::NewNeighbour(message), flags).await.map(drop)
     }
 
-    /// Has the kernel ask a neighbour whether it is still there, by unicast, whatever the
-    /// state of the entry. It needs an entry with a MAC (`__neigh_update`).
-    pub(super) async fn probe_neighbour(&self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+    /// Makes the kernel ask the neighbour now, at the MAC it knows, whatever it
+    /// believes of it (`neigh_add` with a state and without a MAC:
+    /// `__neigh_update` takes the known one). Refused with `EINVAL` or `ENOENT`
+    /// where there is none. `router` is the entry's own mark, which would be lost.
+    pub(super) async fn probe_neighbour(
+        &self,
+        ifindex: u32,
+        address: IpAddr,
+        router: bool,
+    ) -> io::Result<()> {
         let mut message = neighbour_message(ifindex, address);
         message.header.state = NeighbourState::Probe;
+        if router {
+            message.header.flags = NeighbourFlags::Router;
+        }
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_REPLACE;
         self.ask(RouteNetlinkMessage::NewNeighbour(message), flags).await.map(drop)
     }
 
-    /// The state of one of this network namespace's addresses; `None` without it.
-    pub(super) async fn own_address(&self, address: IpAddr) -> io::Result<Option<AddressState>> {
+    /// The addresses of this network namespace, of the family of `like`.
+    pub(super) async fn addresses(&self, like: IpAddr) -> io::Result<Vec<OwnAddress>> {
         let mut message = AddressMessage::default();
-        message.header.family = family(address);
+        message.header.family = family(like);
         let question = RouteNetlinkMessage::GetAddress(message);
         let answers = self.ask(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
-        Ok(answers.iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(entry) if is_own(entry, address) => {
-                Some(AddressState::of(entry))
-            }
+        let own = |answer| match answer {
+            RouteNetlinkMessage::NewAddress(entry) => own_address(&entry),
             _ => None,
-        }))
-    }
-
-    /// An IPv6 address of a device that is not usable yet.
-    pub(super) async fn tentative_address(&self, ifindex: u32) -> io::Result<Option<IpAddr>> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet6;
-        let question = RouteNetlinkMessage::GetAddress(message);
-        let answers = self.ask(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
-        Ok(answers.iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(entry)
-                if entry.header.index == ifindex
-                    && AddressState::of(entry) == AddressState::Tentative =>
-            {
-                entry.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                })
-            }
-            _ => None,
-        }))
+        };
+        Ok(answers.into_iter().filter_map(own).collect())
     }
 
     async fn ask(
@@ -271,7 +232,9 @@ impl Netlink {
         message.header.flags = flags;
         let closed = || io::Error::new(io::ErrorKind::BrokenPipe, "the netlink socket was closed");
         let mut stream = self.handle.clone().request(message).map_err(|_| closed())?;
-        let collect = async {
+        // Looks are dropped when something newer happens; the library would warn of
+        // each answer that finds nobody, so a task of its own takes it.
+        let collect = tokio::spawn(async move {
             let mut answers = Vec::new();
             while let Some(message) = stream.next().await {
                 match message.payload {
@@ -284,9 +247,9 @@ impl Netlink {
                 }
             }
             Ok(answers)
-        };
+        });
         match tokio::time::timeout(ANSWER_LIMIT, collect).await {
-            Ok(answers) => answers,
+            Ok(answers) => answers.map_err(io::Error::other)?,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
@@ -329,55 +292,35 @@ impl From<RouteMessage> for Route {
     }
 }
 
-impl From<LinkMessage> for Link {
-    fn from(message: LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            ifindex: message.header.index,
-            name: String::new(),
-            mac: None,
-            mtu_bytes: 0,
-            up: flags.contains(LinkFlags::Up),
-            carrier: flags.contains(LinkFlags::LowerUp),
-            master: None,
-            kind: None,
-        };
-        let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.try_into().ok(),
-                LinkAttribute::Mtu(bytes) => link.mtu_bytes = bytes,
-                LinkAttribute::Controller(index) => link.master = Some(index),
-                LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        link
-    }
-}
-
 impl From<NeighbourMessage> for Neighbour {
     fn from(message: NeighbourMessage) -> Self {
-        let mut entry = Self { state: message.header.state, mac: None, confirmed_ago: None };
+        let header = message.header;
+        let mut entry = Self {
+            state: header.state,
+            mac: None,
+            confirmed_ago: None,
+            router: header.flags.contains(NeighbourFlags::Router),
+            kept: header.flags.contains(NeighbourFlags::ExtLearned),
+        };
         for attribute in message.attributes {
             match attribute {
                 NeighbourAttribute::LinkLayerAddress(bytes) => entry.mac = bytes.try_into().ok(),
                 NeighbourAttribute::CacheInfo(info) => {
-                    let ticks = u64::from(info.confirmed);
-                    let ago = Duration::from_millis(ticks * 1000 / CLOCK_TICKS_PER_SECOND);
-                    entry.confirmed_ago = Some(ago);
+                    entry.confirmed_ago = Some(clock_ticks(info.confirmed));
                 }
+                // Whatever other marks there are or will be: they would be lost, too.
+                NeighbourAttribute::ExtFlags(flags) => entry.kept |= !flags.is_empty(),
                 _ => {}
             }
         }
         entry
     }
+}
+
+/// A time in `USER_HZ`, the clock ticks of the system-call interface.
+fn clock_ticks(ticks: u32) -> Duration {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_millis(u64::from(ticks) * 1000 / per_second)
 }
 
 fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
@@ -388,47 +331,20 @@ fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
-/// Whether an address may be sent from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AddressState {
-    Usable,
-    /// Duplicate address detection goes on (RFC 4862, section 5.4).
-    Tentative,
-    /// Somebody else has it.
-    Duplicate,
-}
-
-impl AddressState {
-    fn of(entry: &AddressMessage) -> Self {
-        let mut flags = AddressFlags::from_bits_retain(entry.header.flags.bits().into());
-        for attribute in &entry.attributes {
-            if let AddressAttribute::Flags(more) = attribute {
-                flags |= *more;
-            }
-        }
-        if flags.contains(AddressFlags::Dadfailed) {
-            Self::Duplicate
-        } else if flags.contains(AddressFlags::Tentative)
-            && !flags.contains(AddressFlags::Optimistic)
-        {
-            Self::Tentative
-        } else {
-            Self::Usable
-        }
-    }
-}
-
 /// On a point-to-point device `Address` is the peer, and `Local` the own one.
-fn is_own(entry: &AddressMessage, wanted: IpAddr) -> bool {
-    let mut own = None;
+fn own_address(entry: &AddressMessage) -> Option<OwnAddress> {
+    let (mut own, mut local) = (None, None);
+    let mut flags = AddressFlags::from_bits_retain(u32::from(entry.header.flags.bits()));
     for attribute in &entry.attributes {
         match attribute {
-            AddressAttribute::Local(address) => return *address == wanted,
+            AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => own = Some(*address),
+            AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
     }
-    own == Some(wanted)
+    let address = local.or(own)?;
+    Some(OwnAddress { ifindex: entry.header.index, address, flags })
 }
 
 fn family(address: IpAddr) -> AddressFamily {

@@ -2,11 +2,17 @@
 //! with them. The only room besides `egress/xdp` with `unsafe` code: mapped
 //! kernel memory is raw memory.
 
+mod log_buffer;
 mod mapping;
 mod programs;
+mod refusal;
 mod ring;
 mod sleeper;
+mod trial;
 
-pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook, Refusal};
+pub use log_buffer::log_buffer_bytes;
+pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook};
+pub use refusal::Refusal;
 pub use ring::MappedRing;
 pub use sleeper::{Doorbell, SleeperFlag};
+pub use trial::{HookPurpose, HookTrial};

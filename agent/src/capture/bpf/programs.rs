@@ -13,7 +13,10 @@ use aya::{
     programs::{BtfTracePoint, FEntry, KProbe, Program, ProgramError, RawTracePoint},
 };
 
-use super::{Doorbell, MappedRing};
+use super::{
+    Doorbell, MappedRing,
+    refusal::{Refusal, chain, explain},
+};
 use crate::capture::{btf::Btf, offsets};
 
 /// Size of the doorbell's ring, as the object declares it.
@@ -43,21 +46,6 @@ pub enum ProbeError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// A hook that could not be used, and why.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The hook, such as `fentry prb_commit`.
-    pub hook: String,
-    /// What the kernel or its type information said.
-    pub cause: String,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.hook, self.cause)
-    }
 }
 
 /// How records reach the programs.
@@ -120,8 +108,8 @@ pub struct Probes {
     kernel_btf: Option<AyaBtf>,
     ring_bytes: usize,
     /// Why the commit hooks cannot be used, if their layout is not known.
-    commit_unknown: Option<String>,
-    netdev_unknown: Option<String>,
+    pub(super) commit_unknown: Option<String>,
+    pub(super) netdev_unknown: Option<String>,
     attached: BTreeMap<&'static str, OwnedFd>,
 }
 
@@ -174,6 +162,7 @@ impl Probes {
             return Err(ProbeError::Refused(vec![Refusal {
                 hook: "prb_commit".to_owned(),
                 cause: cause.clone(),
+                errno: None,
             }]));
         }
         let fentry =
@@ -204,6 +193,7 @@ impl Probes {
             return Err(ProbeError::Refused(vec![Refusal {
                 hook: function.to_owned(),
                 cause: cause.clone(),
+                errno: None,
             }]));
         }
         self.first_of([
@@ -233,35 +223,38 @@ impl Probes {
         Err(ProbeError::Refused(refusals))
     }
 
-    fn attach(&mut self, name: &'static str, at: &'static str) -> Result<(), Refusal> {
-        let refused = |kind: &str, cause: String| Refusal { hook: format!("{kind} {at}"), cause };
+    pub(super) fn attach(&mut self, name: &'static str, at: &'static str) -> Result<(), Refusal> {
+        let refused =
+            |kind: &str, (cause, errno)| Refusal { hook: format!("{kind} {at}"), cause, errno };
         let Self { ebpf, kernel_btf, attached, .. } = self;
         let Some(program) = ebpf.program_mut(name) else {
-            return Err(refused("program", format!("the eBPF object has no program {name}")));
+            let cause = format!("the eBPF object has no program {name}");
+            return Err(refused("program", (cause, None)));
         };
-        let no_btf = || "the kernel has no type information (CONFIG_DEBUG_INFO_BTF)".to_owned();
+        let no_btf =
+            || Err(("the kernel has no type information (CONFIG_DEBUG_INFO_BTF)".to_owned(), None));
+        let explained = |result: Result<(), ProgramError>| result.map_err(|error| explain(&error));
         let (kind, result) = match program {
             Program::FEntry(program) => (
                 "fentry",
                 match kernel_btf {
-                    Some(btf) => load_fentry(program, at, btf).map_err(|error| explain(&error)),
-                    None => Err(no_btf()),
+                    Some(btf) => explained(load_fentry(program, at, btf)),
+                    None => no_btf(),
                 },
             ),
             Program::BtfTracePoint(program) => (
                 "tp_btf",
                 match kernel_btf {
-                    Some(btf) => load_tp_btf(program, at, btf).map_err(|error| explain(&error)),
-                    None => Err(no_btf()),
+                    Some(btf) => explained(load_tp_btf(program, at, btf)),
+                    None => no_btf(),
                 },
             ),
-            Program::RawTracePoint(program) => {
-                ("raw_tp", load_raw_tp(program, at).map_err(|error| explain(&error)))
-            }
-            Program::KProbe(program) => {
-                ("kprobe", load_kprobe(program, at).map_err(|error| explain(&error)))
-            }
-            _ => ("program", Err("the eBPF object has a program of an unknown type".to_owned())),
+            Program::RawTracePoint(program) => ("raw_tp", explained(load_raw_tp(program, at))),
+            Program::KProbe(program) => ("kprobe", explained(load_kprobe(program, at))),
+            _ => (
+                "program",
+                Err(("the eBPF object has a program of an unknown type".to_owned(), None)),
+            ),
         };
         result.map_err(|cause| refused(kind, cause))?;
         if let Some(fd) = program.fd().ok().and_then(|fd| fd.as_fd().try_clone_to_owned().ok()) {
@@ -270,7 +263,7 @@ impl Probes {
         Ok(())
     }
 
-    fn detach(&mut self, name: &str) {
+    pub(super) fn detach(&mut self, name: &str) {
         self.attached.remove(name);
         // Not loaded is fine: then nothing is attached either.
         let _ = match self.ebpf.program_mut(name) {
@@ -395,28 +388,4 @@ fn load_raw_tp(program: &mut RawTracePoint, at: &str) -> Result<(), ProgramError
 fn load_kprobe(program: &mut KProbe, at: &str) -> Result<(), ProgramError> {
     program.load()?;
     program.attach(at, 0).map(drop)
-}
-
-/// The cause in one line; the verifier's log goes to the debug log.
-fn explain(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        tracing::debug!(log = %verifier_log, "The verifier's log of a refused program.");
-        return format!("the kernel refused the program: {io_error}");
-    }
-    chain(error)
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

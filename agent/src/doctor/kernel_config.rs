@@ -1,0 +1,103 @@
+//! How the running kernel was built, where that can be read. It tells remedies apart; nothing depends
+//! on it alone, since many hosts keep no copy.
+
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
+
+/// Most bytes that a configuration may have; real ones have 300 KiB.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The options that are set, each with its value; empty if there is no copy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KernelConfig {
+    options: BTreeMap<String, String>,
+    /// `modules.builtin` and `modules.dep` of the running release.
+    modules: String,
+}
+
+impl KernelConfig {
+    /// Reads `/proc/config.gz`, or what the distribution installed beside the kernel.
+    pub(super) fn of_running_kernel() -> Self {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut text = String::new();
+        // A copy that cannot be read is as good as none.
+        let _ = File::open("/proc/config.gz").and_then(|file| {
+            flate2::read::GzDecoder::new(file).take(MAX_BYTES).read_to_string(&mut text)
+        });
+        for path in [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")] {
+            if text.is_empty() {
+                text = std::fs::read_to_string(path).unwrap_or_default();
+            }
+        }
+        let folder = Path::new("/lib/modules").join(release);
+        let modules = ["modules.builtin", "modules.dep"]
+            .map(|file| std::fs::read_to_string(folder.join(file)).unwrap_or_default())
+            .concat();
+        Self { modules, ..Self::parse(&text) }
+    }
+
+    /// From the text of a `.config`.
+    pub(super) fn parse(text: &str) -> Self {
+        let options = text.lines().filter_map(|line| {
+            let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        Self { options: options.collect(), modules: String::new() }
+    }
+
+    /// Whether an option is `y` or `m`; `None` if the configuration is not known.
+    pub(super) fn has(&self, option: &str) -> Option<bool> {
+        (!self.options.is_empty())
+            .then(|| matches!(self.options.get(option).map(String::as_str), Some("y" | "m")))
+    }
+
+    /// Whether an option is known to be `y`.
+    pub(super) fn is_built_in(&self, option: &str) -> bool {
+        self.options.get(option).is_some_and(|value| value == "y")
+    }
+
+    /// Whether a module of this name is built in or installed for the running kernel.
+    pub(super) fn has_module(&self, name: &str) -> bool {
+        let file = format!("/{name}.ko");
+        self.modules.lines().any(|line| {
+            line.split([':', ' ']).next().is_some_and(|path| {
+                path.find(&file).is_some_and(|at| {
+                    // Modules may be compressed.
+                    matches!(&path[at + file.len()..], "" | ".xz" | ".gz" | ".zst")
+                })
+            })
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_modules(modules: &str) -> Self {
+        Self { options: BTreeMap::new(), modules: modules.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unset_is_known_only_where_there_is_a_configuration() {
+        let config = KernelConfig::parse(
+            "# CONFIG_KPROBES is not set\nCONFIG_BPF=y\nCONFIG_NETCONSOLE=m\nCONFIG_SHIFT=17\n",
+        );
+        assert_eq!(config.has("KPROBES"), Some(false));
+        assert_eq!(config.has("BPF"), Some(true));
+        assert_eq!(config.has("NETCONSOLE"), Some(true));
+        assert_eq!(config.has("SHIFT"), Some(false));
+        assert_eq!(KernelConfig::default().has("BPF"), None);
+    }
+
+    #[test]
+    fn modules_are_found_by_their_whole_name() {
+        let config = KernelConfig::with_modules(
+            "kernel/drivers/net/netconsole.ko.xz: kernel/fs/configfs/configfs.ko.xz\n\
+             kernel/net/xnf_tables.ko:\n",
+        );
+        assert!(config.has_module("netconsole"));
+        assert!(!config.has_module("configfs"), "a dependency alone");
+        assert!(!config.has_module("nf_tables"));
+    }
+}
