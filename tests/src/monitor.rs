@@ -35,8 +35,10 @@ const LINK: u16 = 16;
 const ADDRESS: u16 = 20;
 const ROUTE: u16 = 24;
 const NEIGHBOUR: u16 = 28;
-/// `IFF_UP` and `IFF_RUNNING`.
-const UP_AND_RUNNING: u32 = 0x41;
+/// `IFF_UP`, `IFF_RUNNING` and `IFF_LOWER_UP`.
+const UP: u32 = 0x1;
+const RUNNING: u32 = 0x40;
+const LOWER_UP: u32 = 0x1_0000;
 /// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT`: sending is possible.
 const NUD_VALID: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 /// `IFA_F_TENTATIVE`.
@@ -49,7 +51,10 @@ pub enum Notice {
     Link {
         /// Its name.
         name: String,
-        /// Whether it is up and has its carrier.
+        /// Whether it is up and has its carrier: it sends.
+        sends: bool,
+        /// Whether the rest of the kernel has taken notice of that (operational state, IPv6
+        /// routes), which may be up to a second later (`net/core/link_watch.c`).
         running: bool,
     },
     /// A device went away.
@@ -78,10 +83,16 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// Whether this device can send from now on.
+    /// Whether this device sends from now on.
+    #[must_use]
+    pub fn is_sending(&self, device: &str) -> bool {
+        matches!(self, Self::Link { name, sends: true, .. } if name == device)
+    }
+
+    /// Whether all of the kernel knows that this device sends.
     #[must_use]
     pub fn is_running(&self, device: &str) -> bool {
-        matches!(self, Self::Link { name, running: true } if name == device)
+        matches!(self, Self::Link { name, running: true, .. } if name == device)
     }
 
     /// Whether this address can be used from now on.
@@ -108,7 +119,9 @@ impl Notice {
                 if kind != LINK {
                     return Some(Self::LinkGone { name });
                 }
-                Self::Link { name, running: u32_at(8)? & UP_AND_RUNNING == UP_AND_RUNNING }
+                let flags = u32_at(8)?;
+                let has = |wanted| flags & wanted == wanted;
+                Self::Link { name, sends: has(UP | LOWER_UP), running: has(UP | RUNNING) }
             }
             ADDRESS => {
                 // struct ifaddrmsg; IFA_LOCAL, else IFA_ADDRESS; IFA_FLAGS.

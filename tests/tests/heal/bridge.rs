@@ -73,7 +73,7 @@ fn the_port_of_a_bridge_goes_and_comes_back() {
             || net.left.ip("link set left0 nomaster"),
             &["no_carrier"],
             || net.left.ip("link set left0 master br0"),
-            told(|notice| notice.is_running("br0")),
+            told(|notice| notice.is_sending("br0")),
         );
     }
     scene.judge(LIMIT_BIND);

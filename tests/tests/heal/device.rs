@@ -45,7 +45,7 @@ fn a_device_is_deleted_and_made_again() {
                 // Without a device of its own the target has lost its route.
                 if label == "recreated" { &["no_device"] } else { &["no_device", "no_route"] },
                 || connect(&net, "left0", "address 02:00:00:00:00:01"),
-                told(|notice| notice.is_running("left0")),
+                told(|notice| notice.is_sending("left0")),
             );
             assert_eq!(scene.view().egress.expect("a way out").kind, "xdp", "{label}");
         }
@@ -68,7 +68,7 @@ fn a_device_is_made_again_with_the_same_index() {
             || net.left.ip("link del left0"),
             &["no_device"],
             || connect(&net, "left0", &format!("index {index} address {MAC}")),
-            told(|notice| notice.is_running("left0")),
+            told(|notice| notice.is_sending("left0")),
         );
         assert_eq!(net.left.ifindex("left0"), index);
     }
@@ -102,7 +102,7 @@ fn a_device_known_by_its_mac_comes_back_under_another_name() {
             || net.left.ip(&format!("link del {old}")),
             &["no_device"],
             || connect(&net, &new, &format!("address {MAC}")),
-            told(|notice| notice.is_running(&new)),
+            told(|notice| notice.is_sending(&new)),
         );
         let hop = scene.view().next_hop.expect("a next hop");
         assert_eq!(hop.device, new);
@@ -138,7 +138,7 @@ fn a_target_resumes_as_the_kernels_own_does() {
                 net.left.ip("addr add 192.0.2.1/24 dev left0");
                 net.left.ip("link set left0 up");
             },
-            told(|notice| notice.is_running("left0")),
+            told(|notice| notice.is_sending("left0")),
         );
         scene.judge(LIMIT_BIND);
         scene.assert_went(&["waiting (no_device)", "active"]);
@@ -164,7 +164,7 @@ fn a_device_moves_to_another_namespace_and_back() {
                 net.left.ip("addr add 192.0.2.1/24 dev left0");
                 net.left.ip("link set left0 up");
             },
-            told(|notice| notice.is_running("left0")),
+            told(|notice| notice.is_sending("left0")),
         );
     }
     scene.judge(LIMIT_BIND);
@@ -196,7 +196,7 @@ fn the_queues_become_fewer_and_more() {
             || net.left.ip("link del left0"),
             &["no_device"],
             || connect(&net, "left0", "address 02:00:00:00:00:01"),
-            told(|notice| notice.is_running("left0")),
+            told(|notice| notice.is_sending("left0")),
         );
         let egress = scene.view().egress.expect("a way out");
         assert_eq!(egress.kind, "packet", "{egress:?}");
@@ -208,7 +208,7 @@ fn the_queues_become_fewer_and_more() {
             || net.left.ip("link del left0"),
             &["no_device"],
             || connect(&net, "left0", QUEUES),
-            told(|notice| notice.is_running("left0")),
+            told(|notice| notice.is_sending("left0")),
         );
         assert_eq!(kind(&scene), "xdp", "{:#?}", scene.view());
         let begin = std::time::Instant::now();

@@ -187,7 +187,7 @@ impl Scene {
         wanted: impl Fn(&Arrived) -> bool,
     ) -> Arrived {
         let text = self.text(number);
-        let is_it = |one: &Arrived| one.text.starts_with(&text) && wanted(one);
+        let is_it = |one: &Arrived| one.begins_with(&text) && wanted(one);
         self.capture.wait(from, PATIENCE, is_it).unwrap_or_else(|| {
             panic!("{text} does not arrive; {:#?}\n{}", self.view(), self.agent.log())
         })
@@ -274,7 +274,7 @@ impl Scene {
         let arrived = self.arrival(waiting.start);
         // The notice is there by now.
         let notice = ready.notice.map(|wanted| {
-            let at = self.monitor.wait(cut, Duration::from_millis(500), wanted);
+            let at = self.monitor.wait(cut, Duration::from_millis(1_500), wanted);
             at.unwrap_or_else(|| panic!("{}: no notice\n{}", self.label, self.story()))
         });
         let possible = notice.into_iter().chain(ready.done.then_some(returned)).max();
@@ -362,11 +362,12 @@ impl Scene {
             } else {
                 again += 1;
             }
-            if let Some(text) = written.get(&one.seq) {
-                assert_eq!(*text, one.text, "{label}: seq {}", one.seq);
+            if let (Some(written), Some(text)) = (written.get(&one.seq), &one.text) {
+                assert_eq!(written, text, "{label}: seq {}", one.seq);
             }
         }
-        let texts: BTreeSet<&str> = arrived.iter().map(|one| first_word(&one.text)).collect();
+        let texts: BTreeSet<&str> =
+            arrived.iter().filter_map(|one| Some(first_word(one.text.as_deref()?))).collect();
         let missing: Vec<usize> =
             (0..own.len()).filter(|number| !texts.contains(own[*number].as_str())).collect();
         if again > 0 {
