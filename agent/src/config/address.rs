@@ -2,36 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{DEFAULT_LOCAL_PORT, DEFAULT_REMOTE_PORT};
+use super::DEFAULT_LOCAL_PORT;
 
-/// How an address of a receiver is written.
-pub(super) const REMOTE_FORMS: &str = "an address, with a port unless it is 6666: \"192.0.2.10\", \
-                                       \"192.0.2.10:6666\", \"[2001:db8::10]:6666\"";
 /// How a source address is written.
 pub(super) const LOCAL_FORMS: &str = "an address, a port or both: \"192.0.2.1\", \":6665\", \"192.0.2.1:6665\", \"[2001:db8::1]:6665\"";
-
-/// The address of a receiver.
-pub(super) fn remote(text: &str) -> Result<SocketAddr, String> {
-    let remote = match text.parse::<SocketAddr>() {
-        Ok(remote) => remote,
-        Err(_) => SocketAddr::new(
-            ip(text).ok_or_else(|| {
-                if is_name(text) {
-                    format!("`remote` is the name {text:?}, and names are not resolved yet")
-                } else if text.contains('%') {
-                    "`remote` has a zone, and a device is named by `device`".to_owned()
-                } else {
-                    format!("`remote` does not understand {text:?}")
-                }
-            })?,
-            DEFAULT_REMOTE_PORT,
-        ),
-    };
-    if remote.ip().to_canonical().is_unspecified() || remote.port() == 0 {
-        return Err("nothing can be sent to this address and port".to_owned());
-    }
-    Ok(remote)
-}
 
 /// Source address (the route decides if `None`) and port.
 pub(super) fn local(text: &str) -> Option<(Option<IpAddr>, u16)> {
@@ -52,23 +26,12 @@ pub(super) fn local(text: &str) -> Option<(Option<IpAddr>, u16)> {
 }
 
 /// An address alone; brackets are allowed around IPv6.
-fn ip(text: &str) -> Option<IpAddr> {
+pub(super) fn ip(text: &str) -> Option<IpAddr> {
     let bracketed = || {
         let inner = text.strip_prefix('[')?.strip_suffix(']')?;
         inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
     };
     text.parse().ok().or_else(bracketed)
-}
-
-/// Whether this looks like `host.example` or `host.example:6666`.
-fn is_name(text: &str) -> bool {
-    let host = match text.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        Some(_) => return false,
-        None => text,
-    };
-    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 /// Whether the address exists once per link (RFC 4291, 2.5.6 and 2.7), and
@@ -100,39 +63,15 @@ pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
     (parts.next().is_none() && bytes != [0; 6]).then_some(bytes)
 }
 
+/// The MAC of one device, in lower case; a group of them has none.
+pub(super) fn device_mac(text: &str) -> Option<String> {
+    mac(text).filter(|bytes| bytes[0] & 1 == 0)?;
+    Some(text.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remotes() {
-        for (text, wanted) in [
-            ("192.0.2.1", "192.0.2.1:6666"),
-            ("192.0.2.1:514", "192.0.2.1:514"),
-            ("2001:db8::1", "[2001:db8::1]:6666"),
-            ("[2001:db8::1]", "[2001:db8::1]:6666"),
-            ("[2001:db8::1]:514", "[2001:db8::1]:514"),
-            ("[fe80::1%3]:514", "[fe80::1%3]:514"),
-        ] {
-            assert_eq!(remote(text), Ok(wanted.parse().unwrap()), "{text}");
-        }
-        for (text, wanted) in [
-            ("host", "names are not resolved yet"),
-            ("host.example:6666", "names are not resolved yet"),
-            ("[fe80::1%eth0]:6666", "a device is named by `device`"),
-            ("192.0.2.1:66666", "does not understand"),
-            ("192.0.2.256", "does not understand"),
-            ("2001:db8::g", "does not understand"),
-            ("", "does not understand"),
-            (" 192.0.2.1", "does not understand"),
-            ("0.0.0.0", "nothing can be sent"),
-            ("[::ffff:0.0.0.0]:6666", "nothing can be sent"),
-            ("192.0.2.1:0", "nothing can be sent"),
-        ] {
-            let message = remote(text).unwrap_err();
-            assert!(message.contains(wanted), "{text:?}: {message}");
-        }
-    }
 
     #[test]
     fn locals() {
@@ -168,6 +107,8 @@ mod tests {
         ] {
             assert_eq!(mac(text), None, "{text}");
         }
+        assert_eq!(device_mac("02:0A:FF:00:00:01").as_deref(), Some("02:0a:ff:00:00:01"));
+        assert_eq!(device_mac("03:0a:ff:00:00:01"), None, "a group's");
     }
 
     #[test]

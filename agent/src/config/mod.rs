@@ -7,17 +7,20 @@
 mod address;
 mod diagnostic;
 mod extradata;
+mod pace;
 mod read;
+mod remote;
 mod table;
 
 use std::{
     fs::File,
     io::{self, Read as _},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 pub use diagnostic::{ConfigError, Diagnostic, Severity, Warnings};
+pub use remote::Remote;
 
 use crate::{
     capture::Choice,
@@ -30,6 +33,9 @@ use crate::{
 pub const DEFAULT_REMOTE_PORT: u16 = 6666;
 /// Source port, unless the configuration says otherwise.
 pub const DEFAULT_LOCAL_PORT: u16 = 6665;
+/// Datagrams per second, unless the configuration says otherwise: with 50 µs between
+/// them netconsd's receive buffer (200 KB) lost nothing.
+pub const DEFAULT_PACE_PER_SECOND: u32 = 20_000;
 
 /// Most bytes of a file that is read: more is not a configuration.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -74,9 +80,10 @@ impl Default for Agent {
 pub struct Target {
     /// Its name.
     pub name: String,
-    /// Address and port of the receiver.
-    pub remote: SocketAddr,
-    /// Device to send through; the route decides if `None`.
+    /// The receiver.
+    pub remote: Remote,
+    /// Device to send through, by name or by MAC (lower case, with colons); the
+    /// route decides if `None`.
     pub device: Option<String>,
     /// Way out; `None` is `auto`.
     pub egress: Option<EgressKind>,
@@ -96,6 +103,8 @@ pub struct Target {
     pub local_port: u16,
     /// MAC of the next hop; the neighbour table decides if `None`.
     pub remote_mac: Option<[u8; 6]>,
+    /// Most datagrams per second in the long run; no limit if `None`.
+    pub pace: Option<u32>,
     /// Keys and values that are added to each record, in the order of the file.
     pub userdata: Vec<(String, String)>,
     /// Lines that the agent adds by itself.

@@ -1,12 +1,15 @@
 //! From TOML to checked settings.
 
-use std::{net::SocketAddr, ops::Range, path::PathBuf};
+use std::{ops::Range, path::PathBuf};
 
 use bytesize::ByteSize;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
-    Agent, Config, DEFAULT_LOCAL_PORT, Target, Warnings, address, diagnostic::Findings, extradata,
+    Agent, Config, DEFAULT_LOCAL_PORT, Target, Warnings, address,
+    diagnostic::Findings,
+    extradata, pace,
+    remote::{self, Remote},
     table::Table,
 };
 use crate::{
@@ -167,10 +170,11 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
     let pcap = pcap(table, egress);
     let (remote, remote_span) = remote(table).unzip();
     let device = device(table);
-    if let (Some(remote), Some(span)) = (remote, remote_span)
+    let address = remote.as_ref().and_then(Remote::address);
+    if let (Some(address), Some(span)) = (address, remote_span)
         && device == Some(None)
         && egress != Some(EgressKind::Pcap)
-        && address::needs_device(remote)
+        && address::needs_device(address)
     {
         let message = "`remote` is an address of one link, and nothing says which link";
         table.problem(span, message, "device = \"eth0\"".to_owned());
@@ -196,8 +200,8 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
     }
     let max_level = max_level(table);
     let ((local_ip, local_port), local_span) = local(table);
-    if let (Some(local), Some(remote)) = (local_ip, remote)
-        && local.is_ipv4() != remote.is_ipv4()
+    if let (Some(local), Some(address)) = (local_ip, address)
+        && local.is_ipv4() != address.is_ipv4()
     {
         table.problem(local_span, "`local` and `remote` are of different IP versions", None);
     }
@@ -210,6 +214,7 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
         let message = "`remote_mac` changes nothing with egress = \"udp\"";
         table.warning(value.span(), message, "the kernel resolves the next hop of a UDP socket");
     }
+    let pace = pace::pace(table);
     let sysdata = extradata::sysdata(table, format);
     let userdata = extradata::userdata(table, format, sysdata);
     Some(Target {
@@ -225,6 +230,7 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
         local_ip,
         local_port,
         remote_mac,
+        pace,
         userdata,
         sysdata,
     })
@@ -245,16 +251,16 @@ fn pcap(table: &mut Table<'_, '_>, egress: Option<EgressKind>) -> Option<PathBuf
     file
 }
 
-fn remote(table: &mut Table<'_, '_>) -> Option<(SocketAddr, Range<usize>)> {
+fn remote(table: &mut Table<'_, '_>) -> Option<(Remote, Range<usize>)> {
     if table.take("remote").is_none() {
         table.missing("the target has no `remote`", "remote = \"192.0.2.10:6666\"");
         return None;
     }
     let (text, span) = table.string("remote")?;
-    match address::remote(text) {
+    match remote::remote(text) {
         Ok(remote) => Some((remote, span)),
         Err(message) => {
-            table.problem(span, message, address::REMOTE_FORMS.to_owned());
+            table.problem(span, message, remote::REMOTE_FORMS.to_owned());
             None
         }
     }
@@ -265,7 +271,8 @@ fn device(table: &mut Table<'_, '_>) -> Option<Option<String>> {
     if table.take("device").is_none() {
         return Some(None);
     }
-    let help = "auto, or the name of a network device, at most 15 bytes";
+    let help =
+        "auto, or the name (at most 15 bytes) or MAC (\"52:54:00:12:34:56\") of a network device";
     // `dev_valid_name`, net/core/dev.c.
     let is_device = |text: &str| {
         (1..=DEVICE_MAX_BYTES).contains(&text.len())
@@ -274,6 +281,8 @@ fn device(table: &mut Table<'_, '_>) -> Option<Option<String>> {
     };
     table.parsed("device", help, |text| match text {
         "auto" => Some(None),
+        // A name has no colon.
+        mac if mac.contains(':') => address::device_mac(mac).map(Some),
         name => is_device(name).then(|| Some(name.to_owned())),
     })
 }

@@ -58,6 +58,12 @@ pub enum ActivateError {
     /// The pump cannot take more at the moment.
     #[error(transparent)]
     Lend(#[from] LendError),
+    /// The remote is a name, and names are not looked up here yet.
+    #[error("the address of {remote} is not known: write the address into `remote`")]
+    NotResolved {
+        /// The remote.
+        remote: config::Remote,
+    },
     /// Every place for a socket is taken.
     #[error(
         "{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices"
@@ -250,7 +256,7 @@ impl Manager {
                 Ok(Way { kind, reason: "configured".to_owned(), hop: None })
             }
             wanted => {
-                let hop = self.resolver.resolve(&wanted_way(config)).await?;
+                let hop = self.resolver.resolve(&wanted_way(config)?).await?;
                 let (kind, reason) = choose_egress(wanted, &hop)?;
                 Ok(Way { kind, reason, hop: Some(hop) })
             }
@@ -383,14 +389,19 @@ fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-fn wanted_way(config: &config::Target) -> Wanted {
-    Wanted {
-        remote: config.remote,
+fn wanted_way(config: &config::Target) -> Result<Wanted, ActivateError> {
+    Ok(Wanted {
+        remote: remote(config)?,
         device: config.device.clone(),
         local: config.local_ip,
         remote_mac: config.remote_mac,
         patience: RESOLVE_PATIENCE,
-    }
+    })
+}
+
+fn remote(config: &config::Target) -> Result<SocketAddr, ActivateError> {
+    let missing = || ActivateError::NotResolved { remote: config.remote.clone() };
+    config.remote.address().ok_or_else(missing)
 }
 
 fn header(
@@ -401,18 +412,18 @@ fn header(
     if !kind.takes_frames() {
         return Ok(None);
     }
+    let remote = remote(config)?;
     // A pcap file gets frames as they would look without a network.
-    let local_ip =
-        hop.map(|hop| hop.local).or(config.local_ip).unwrap_or(unspecified(config.remote));
+    let local_ip = hop.map(|hop| hop.local).or(config.local_ip).unwrap_or(unspecified(remote));
     HeaderTemplate::new(FrameAddresses {
         src_mac: hop.map_or([0; 6], |hop| hop.src_mac),
         dst_mac: hop.and_then(|hop| hop.dst_mac).or(config.remote_mac).unwrap_or([0; 6]),
         vlan: None,
         local: SocketAddr::new(local_ip, config.local_port),
-        remote: config.remote,
+        remote,
     })
     .map(Some)
-    .map_err(|cause| ActivateError::Header { remote: config.remote, cause })
+    .map_err(|cause| ActivateError::Header { remote, cause })
 }
 
 /// "Any address" of the same IP version.
@@ -439,11 +450,11 @@ fn open(
         }),
         _ => udp::open(&udp::UdpOptions {
             local: Some(SocketAddr::new(
-                config.local_ip.unwrap_or(unspecified(config.remote)),
+                config.local_ip.unwrap_or(unspecified(remote(config)?)),
                 config.local_port,
             )),
             device: config.device.clone(),
-            ..udp::UdpOptions::new(config.remote)
+            ..udp::UdpOptions::new(remote(config)?)
         }),
     };
     Ok(egress?)
