@@ -185,16 +185,18 @@ fn validity(lookup: &Lookup) -> Duration {
     Duration::from_secs(left_s.min(ttl.into())).clamp(VALID_MIN, VALID_MAX)
 }
 
-/// Each address once, without those that nothing can be sent to, as block lists give
-/// them out.
+/// Each address once, IPv4 first, without those that nothing can be sent to, as block
+/// lists give them out.
 pub(super) fn usable(found: Vec<IpAddr>) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for address in found {
         let address = address.to_canonical();
+        let addresses = if address.is_ipv4() { &mut v4 } else { &mut v6 };
         let good = !address.is_unspecified() && !addresses.contains(&address);
         if good && addresses.len() < ADDRESSES_MAX {
             addresses.push(address);
         }
     }
-    addresses
+    v4.append(&mut v6);
+    v4
 }

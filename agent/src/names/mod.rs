@@ -25,7 +25,7 @@ pub const VALID_MIN: Duration = Duration::from_secs(30);
 pub const VALID_MAX: Duration = Duration::from_secs(3600);
 /// Longest time that a look-up takes, whatever resolv.conf says.
 pub const LOOK_UP_MAX: Duration = Duration::from_secs(20);
-/// Most addresses of one name that are kept.
+/// Most addresses of one name and IP version that are kept.
 pub const ADDRESSES_MAX: usize = 16;
 
 /// The IP version of an address.
@@ -57,8 +57,8 @@ impl fmt::Display for IpVersion {
 /// What a look-up brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// At least one and at most [`ADDRESSES_MAX`] addresses, each once, IPv4 first,
-    /// otherwise in the order of the answer.
+    /// At least one address, and at most [`ADDRESSES_MAX`] of each version; each once,
+    /// IPv4 first, otherwise in the order of the answer.
     pub addresses: Vec<IpAddr>,
     /// When to ask again: the smallest TTL of the answer, from [`VALID_MIN`] to
     /// [`VALID_MAX`].

@@ -161,7 +161,7 @@ impl NameState {
         // Half an answer takes nothing away from the other half.
         let kept = self.addresses.iter().filter(|old| unanswered == Some(IpVersion::of(**old)));
         for old in kept {
-            if !addresses.contains(old) && addresses.len() < ADDRESSES_MAX {
+            if !addresses.contains(old) && addresses.len() < 2 * ADDRESSES_MAX {
                 addresses.push(*old);
             }
         }
