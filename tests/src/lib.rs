@@ -2,6 +2,7 @@
 //! running agent, a DNS server, and the receiving end.
 
 pub mod agent;
+pub mod capture;
 pub mod dns;
 pub mod kmsg;
 pub mod lan;

@@ -27,10 +27,8 @@ use crate::{
     config,
     handover::ControlEnd,
     ledger::SharedLedger,
-    net::{
-        MacSource, NetEvent, NetEventKind, Resolver,
-        names::{NameError, NameState, Names, Resolved},
-    },
+    names::{NameChange, NameError, NameState, Names, Resolved},
+    net::{MacSource, NetEvent, NetEventKind, Resolver},
     pump::{Command, PumpStats, Returned},
     target::state::{Effect, Event, Reason, SocketId, State, Ticket, WaitKind},
 };
@@ -46,63 +44,14 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(10);
 /// How long `target resolve` waits for the outcome.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why a target cannot send.
-#[derive(Debug, thiserror::Error)]
-pub enum ActivateError {
-    /// Its way could not be found.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// The wanted way out does not fit the route.
-    #[error(transparent)]
-    Choose(#[from] EgressImpossible),
-    /// No socket could be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The addresses make no frame.
-    #[error("cannot build frames to {remote}: {cause}")]
-    Header {
-        /// The remote.
-        remote: SocketAddr,
-        /// Why.
-        cause: HeaderError,
-    },
-    /// The pump cannot take more at the moment.
-    #[error(transparent)]
-    Lend(#[from] LendError),
-    /// The remote is a name, and names are not looked up here yet.
-    #[error("the address of {remote} is not known: write the address into `remote`")]
-    NotResolved {
-        /// The remote.
-        remote: config::Remote,
-    },
-    /// Every place for a socket is taken.
-    #[error(
-        "{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices"
-    )]
-    NoPlace,
-}
-
-/// What makes two targets share a socket.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum SocketKey {
-    Xdp {
-        ifindex: u32,
-        queue: u32,
-    },
-    Packet {
-        ifindex: u32,
-    },
-    /// UDP and pcap are a target's own.
-    Own {
-        target: usize,
-    },
-}
-
-/// A way out of the host that was found for a target.
-struct Way {
-    kind: EgressKind,
-    reason: String,
-    hop: Option<NextHop>,
+/// What comes back to the manager from elsewhere.
+pub(super) enum Input {
+    /// The outcome of a look.
+    Looked(usize, Ticket, Result<Box<WayOut>, Reason>),
+    /// The outcome of opening a socket.
+    Opened(SocketId, Opened),
+    /// The outcome of looking a target's name up.
+    Named(usize, Result<Resolved, NameError>),
 }
 
 /// What happened in the network, from whichever source noticed first.
@@ -191,10 +140,10 @@ impl Manager {
             }
             Input::Named(target, answer) => {
                 let Some(name) = &mut self.lives[target].name else { return };
-                let failed = answer.is_err();
-                let changed = name.answer(Instant::now(), answer);
+                let change = name.answer(Instant::now(), answer);
                 // A target that waits tells the newest reason.
-                if changed || failed && name.addresses().is_empty() {
+                let waits = name.addresses().is_empty();
+                if waits || !matches!(change, NameChange::Unchanged | NameChange::Failed) {
                     self.handle(target, Event::Changed);
                 }
             }
@@ -221,7 +170,7 @@ impl Manager {
                 life.trust_or_doubt(way, now, sent);
                 life.found = Some(way.clone());
                 if let Some(name) = &mut life.name {
-                    name.works(way.remote.ip());
+                    name.use_address(way.remote.ip());
                 }
                 if let Some(hop) = &way.hop {
                     life.known = hop.device.clone().or(life.known.take());
@@ -383,12 +332,10 @@ impl Manager {
 
     fn ask_for_names(&mut self, now: Instant) {
         for (target, life) in self.lives.iter_mut().enumerate() {
-            let config::Remote::Name { host, .. } = &life.config.remote else { continue };
-            let Some(name) = life.name.as_mut().filter(|name| name.next_at() <= now) else {
-                continue;
-            };
+            let Some(name) = life.name.as_mut().filter(|name| name.due(now)) else { continue };
             name.asked(now);
-            let (names, host, sender) = (self.names.clone(), host.clone(), self.sender.clone());
+            let (names, sender) = (self.names.clone(), self.sender.clone());
+            let host = name.host().to_owned();
             tokio::spawn(async move {
                 // Nobody listens any more only when the agent ends.
                 let _ = sender.send(Input::Named(target, names.look_up(&host).await));
@@ -472,101 +419,11 @@ impl Manager {
         Ok(wanted)
     }
 
-    /// Finds the ways of several targets at once, so that one that does not answer
-    /// holds up no other, and uses them; returns what failed.
-    async fn activate(&mut self, indices: Vec<usize>) -> Vec<(usize, ActivateError)> {
-        let find = indices.iter().map(|index| self.find_way(&self.targets[*index].config));
-        let ways = futures_util::future::join_all(find).await;
-        let mut failed = Vec::new();
-        for (index, way) in indices.into_iter().zip(ways) {
-            let result = way.and_then(|way| self.use_way(index, way));
-            self.note(index, &result);
-            if let Err(error) = result {
-                failed.push((index, error));
-            }
-        }
-        failed
-    }
-
-    /// Keeps the outcome in the target's state, and tells it in the log.
-    fn note(&mut self, index: usize, result: &Result<(), ActivateError>) {
-        let target = &mut self.targets[index];
-        let name = target.config.name.as_str();
-        match result {
-            Ok(()) => {
-                target.waiting_for = None;
-                target.retry_after = RETRY_FIRST;
-                if let Some(active) = &target.active {
-                    tracing::info!(
-                        target_name = name,
-                        remote = %target.config.remote,
-                        egress = active.kind.name(),
-                        device = active.hop.as_ref().map(|hop| hop.ifname.as_str()),
-                        reason = %active.reason,
-                        "The target sends."
-                    );
-                }
-            }
-            Err(error) => {
-                target.waiting_for = Some(error.to_string());
-                target.retry_at = Instant::now() + target.retry_after;
-                target.retry_after = (target.retry_after * 2).min(RETRY_MAX);
-                if let Some(suppressed) = target.complaints.allow(Instant::now()) {
-                    tracing::warn!(target_name = name, %error, suppressed, "The target cannot send.");
-                }
-            }
-        }
-    }
-
-    /// Opens what a way needs and lends it to the pump.
-    fn use_way(&mut self, index: usize, mut way: Way) -> Result<(), ActivateError> {
-        let config = self.targets[index].config.clone();
-        let mut socket = self.socket_for(index, &config, &way);
-        if let (None, EgressKind::Xdp, Err(ActivateError::Open(error))) =
-            (config.egress, way.kind, &socket)
-        {
-            way = Way { kind: EgressKind::Udp, reason: error.to_string(), ..way };
-            socket = self.socket_for(index, &config, &way);
-        }
-        let (key, place) = socket?;
-        let Way { kind, reason, hop } = way;
-        let header = header(&config, kind, hop.as_ref())?;
-        let route = Box::new(Route { egress: place, header });
-        self.send(Command::Bind { target: index, route }, 1)?;
-        self.targets[index].active = Some(Active { key, kind, reason, hop });
-        self.retire_unused();
-        Ok(())
-    }
-
-    /// The kind of way out for a target, and the next hop where frames need one.
-    async fn find_way(&self, config: &config::Target) -> Result<Way, ActivateError> {
-        match config.egress {
-            // A connected socket and a file need no next hop of ours.
-            Some(kind @ (EgressKind::Udp | EgressKind::Pcap)) => {
-                Ok(Way { kind, reason: "configured".to_owned(), hop: None })
-            }
-            wanted => {
-                let hop = self.resolver.resolve(&wanted_way(config)?).await?;
-                let (kind, reason) = choose_egress(wanted, &hop)?;
-                Ok(Way { kind, reason, hop: Some(hop) })
-            }
-        }
-    }
-
-    /// The socket for a way out: one that is open already, or a new one, which is
-    /// lent to the pump.
-    fn socket_for(
-        &mut self,
-        index: usize,
-        config: &config::Target,
-        way: &Way,
-    ) -> Result<(SocketKey, usize), ActivateError> {
-        let key = match (way.kind, &way.hop) {
-            (EgressKind::Xdp, Some(hop)) => {
-                SocketKey::Xdp { ifindex: hop.ifindex, queue: config.queue }
-            }
-            (EgressKind::Packet, Some(hop)) => SocketKey::Packet { ifindex: hop.ifindex },
-            _ => SocketKey::Own { target: index },
+    fn answer_asked(&mut self) {
+        let now = Instant::now();
+        let decided = |asked: &Asked| {
+            now >= asked.until
+                || asked.targets.iter().all(|target| self.lives[*target].machine.is_decided())
         };
         let (ready, rest) = std::mem::take(&mut self.asked).into_iter().partition(decided);
         self.asked = rest;
@@ -616,109 +473,4 @@ impl Manager {
             );
         }
     }
-}
-
-impl Managed {
-    fn status(&self) -> TargetStatus {
-        let format = match self.config.format {
-            FormatKind::Extended => "extended",
-            FormatKind::Basic => "basic",
-        };
-        TargetStatus {
-            name: self.config.name.clone(),
-            remote: self.config.remote.to_string(),
-            format: format.to_owned(),
-            state: if self.active.is_some() { "active" } else { "waiting" }.to_owned(),
-            waiting_for: self.waiting_for.clone(),
-            egress: self.active.as_ref().map(|active| EgressStatus {
-                kind: active.kind.name().to_owned(),
-                reason: active.reason.clone(),
-                queue: (active.kind == EgressKind::Xdp).then_some(self.config.queue),
-            }),
-            next_hop: self.active.as_ref().and_then(|active| active.hop.as_ref()).map(|hop| {
-                NextHopStatus {
-                    device: hop.ifname.clone(),
-                    source: hop.local.to_string(),
-                    mac: hop.dst_mac.map(mac_text),
-                    gateway: hop.gateway.map(|gateway| gateway.to_string()),
-                }
-            }),
-            account: self.ledger.read().into(),
-        }
-    }
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-fn wanted_way(config: &config::Target) -> Result<Wanted, ActivateError> {
-    Ok(Wanted {
-        remote: remote(config)?,
-        device: config.device.clone(),
-        local: config.local_ip,
-        remote_mac: config.remote_mac,
-        patience: RESOLVE_PATIENCE,
-    })
-}
-
-fn remote(config: &config::Target) -> Result<SocketAddr, ActivateError> {
-    let missing = || ActivateError::NotResolved { remote: config.remote.clone() };
-    config.remote.address().ok_or_else(missing)
-}
-
-fn header(
-    config: &config::Target,
-    kind: EgressKind,
-    hop: Option<&NextHop>,
-) -> Result<Option<HeaderTemplate>, ActivateError> {
-    if !kind.takes_frames() {
-        return Ok(None);
-    }
-    let remote = remote(config)?;
-    // A pcap file gets frames as they would look without a network.
-    let local_ip = hop.map(|hop| hop.local).or(config.local_ip).unwrap_or(unspecified(remote));
-    HeaderTemplate::new(FrameAddresses {
-        src_mac: hop.map_or([0; 6], |hop| hop.src_mac),
-        dst_mac: hop.and_then(|hop| hop.dst_mac).or(config.remote_mac).unwrap_or([0; 6]),
-        vlan: None,
-        local: SocketAddr::new(local_ip, config.local_port),
-        remote,
-    })
-    .map(Some)
-    .map_err(|cause| ActivateError::Header { remote, cause })
-}
-
-/// "Any address" of the same IP version.
-fn unspecified(like: SocketAddr) -> IpAddr {
-    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
-}
-
-fn open(
-    config: &config::Target,
-    kind: EgressKind,
-    hop: Option<&NextHop>,
-) -> Result<Box<dyn Egress>, ActivateError> {
-    let egress = match (kind, hop) {
-        (EgressKind::Xdp, Some(hop)) => xdp::open(&xdp::XdpOptions {
-            queue: config.queue,
-            ..xdp::XdpOptions::new(hop.ifindex, &hop.ifname, hop.mtu_bytes)
-        }),
-        (EgressKind::Packet, Some(hop)) => {
-            packet::open(&packet::PacketOptions::new(hop.ifindex, &hop.ifname, hop.mtu_bytes))
-        }
-        (EgressKind::Pcap, _) => pcap::open(&pcap::PcapOptions {
-            path: config.pcap.clone().unwrap_or_default(),
-            stamps: pcap::PcapStamps::Nanoseconds,
-        }),
-        _ => udp::open(&udp::UdpOptions {
-            local: Some(SocketAddr::new(
-                config.local_ip.unwrap_or(unspecified(remote(config)?)),
-                config.local_port,
-            )),
-            device: config.device.clone(),
-            ..udp::UdpOptions::new(remote(config)?)
-        }),
-    };
-    Ok(egress?)
 }
