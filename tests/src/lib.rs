@@ -1,8 +1,9 @@
 //! What the integration tests share: network namespaces, the kernel's log, a
-//! running agent, and the receiving end.
+//! running agent, a DNS server, and the receiving end.
 
 pub mod agent;
 pub mod capture;
+pub mod dns;
 pub mod kmsg;
 pub mod lan;
 pub mod monitor;

@@ -54,14 +54,29 @@ fn the_example_is_good() {
 
 #[test]
 fn a_bad_file_exits_78_with_every_problem() {
-    let output = check_text("[agent]\nstore = \"1KiB\"\n[target.x]\nremote = \"192.0.2.300\"\n");
+    let output = check_text(
+        "[agent]\nstore = \"1KiB\"\n[target.x]\nremote = \"192.0.2.300\"\npace = \"5\"\n",
+    );
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
-    for wanted in ["agent.toml:2:9", "agent.toml:4:10", "`remote` does not understand"] {
+    for wanted in
+        ["agent.toml:2:9", "agent.toml:4:10", "\"192.0.2.300\"", "agent.toml:5:8", "needs its unit"]
+    {
         assert!(said.contains(wanted), "{said}");
     }
     let missing = check(Path::new("/nonexistent/agent.toml"));
     assert_eq!(missing.status.code(), Some(EX_CONFIG), "{missing:?}");
+}
+
+#[test]
+fn a_name_a_mac_and_a_pace_are_good() {
+    let output = check_text(
+        "[target.x]\nremote = \"netcons.example.net:1514\"\ndevice = \"02:00:00:00:00:01\"\npace = \"off\"\n",
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("x -> netcons.example.net:1514"), "{said}");
 }
 
 #[test]

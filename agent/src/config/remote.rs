@@ -96,8 +96,6 @@ fn name(text: &str) -> Result<Remote, String> {
         check_host(text, labels)?;
     }
     let port = match port {
-        // A URL.
-        Some(port) if port.contains('/') => return Err(not_understood(text)),
         None => DEFAULT_REMOTE_PORT,
         Some(port) => read_port(port)
             .ok_or_else(|| format!("{port:?} is not a port: `remote` needs 1 to 65535 there"))?,
@@ -216,7 +214,7 @@ mod tests {
             ("2001:db8::g", "does not understand"),
             ("[host]:1", "does not understand"),
             ("host/24", "does not understand"),
-            ("udp://host", "does not understand"),
+            ("udp://host", "\"//host\" is not a port"),
             ("", "does not understand"),
             (".", "does not understand"),
             (":6666", "does not understand"),

@@ -19,7 +19,8 @@ fn the_smallest_configuration_has_the_defaults() {
     assert_eq!(config.agent, Agent::default());
     let target = &config.targets[0];
     assert_eq!(target.name, "fleet");
-    assert_eq!(target.remote.to_string(), "192.0.2.10:6666");
+    assert_eq!(target.remote, Remote::Address("192.0.2.10:6666".parse().unwrap()));
+    assert_eq!(target.pace, Some(20_000));
     assert_eq!((target.egress, target.queue, target.max_level), (None, 0, 7));
     assert_eq!((target.local_ip, target.local_port), (None, 6665));
     assert_eq!(target.format, FormatKind::Extended);
@@ -42,6 +43,7 @@ release = true
 max_level = "warning"
 local = "[2001:db8::2]:7000"
 remote_mac = "52:54:00:aa:bb:01"
+pace = "off"
 [target.a.userdata]
 zebra = "last letter first"
 rack = "r12"
@@ -55,25 +57,33 @@ pcap = "/tmp/x.pcap"
 format = "basic"
 max_level = 3
 local = ":7"
+[target.c]
+remote = "Netcons.Example.net:1514"
+device = "02:00:00:00:00:0A"
+local = "2001:db8::2"
+pace = "100/s"
 "#;
     let config = parse(text, "agent.toml").unwrap();
     assert_eq!(config.agent.capture, Choice::Only(SourceKind::Tracepoint));
     assert_eq!((config.agent.store_bytes, config.agent.ring_bytes), (32 << 20, 1 << 20));
-    let [a, b] = &config.targets[..] else { panic!("{:?}", config.targets) };
-    assert_eq!(a.remote.to_string(), "[2001:db8::1]:1514");
+    let [a, b, c] = &config.targets[..] else { panic!("{:?}", config.targets) };
+    assert_eq!(a.remote, Remote::Address("[2001:db8::1]:1514".parse().unwrap()));
     assert_eq!((a.device.as_deref(), a.egress, a.queue), (Some("eth7"), Some(EgressKind::Xdp), 3));
     assert_eq!((a.release, a.max_level, a.local_port), (true, 4, 7000));
     assert_eq!(a.remote_mac, Some([0x52, 0x54, 0, 0xaa, 0xbb, 1]));
     let keys: Vec<_> = a.userdata.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["zebra", "rack"], "the order of the file");
     assert_eq!(a.sysdata, Sysdata { cpu: true, msgid: true, ..Sysdata::default() });
+    assert_eq!((a.pace, b.pace, c.pace), (None, Some(20_000), Some(100)));
+    assert_eq!(c.remote.to_string(), "netcons.example.net:1514");
+    assert_eq!(c.device.as_deref(), Some("02:00:00:00:00:0a"));
     assert_eq!((b.remote.port(), b.max_level, b.local_port), (6666, 3, 7));
     assert_eq!(b.format, FormatKind::Basic);
 }
 
 #[test]
 fn every_problem_is_told_at_its_place() {
-    let text = "[agent]\ncaptur = \"auto\"\nstore = \"lots\"\n\n[target.x]\nremote = \"192.0.2.300\"\nmax_level = 9\n";
+    let text = "[agent]\ncaptur = \"auto\"\nstore = \"lots\"\n\n[target.x]\nremote = \"host_a.example\"\nmax_level = 9\npace = \"20000\"\n";
     let error = parse(text, "agent.toml").unwrap_err().to_string();
     let expected = r#"error: [agent] has no key `captur`
  --> agent.toml:2:1
@@ -91,11 +101,11 @@ error: `store` does not understand "lots"
   |
   = help: a size from 1MiB to 1GiB, such as "16MiB"
 
-error: `remote` does not understand "192.0.2.300"
+error: the name "host_a.example" has an underscore, which no host name may have
  --> agent.toml:6:10
   |
-6 | remote = "192.0.2.300"
-  |          ^^^^^^^^^^^^^
+6 | remote = "host_a.example"
+  |          ^^^^^^^^^^^^^^^^
   |
   = help: an address or a name, with a port unless it is 6666: "192.0.2.10", "192.0.2.10:6666", "[2001:db8::10]:6666", "netcons.example.net:6666"
 
@@ -103,7 +113,15 @@ error: `max_level` must be a number from 0 to 7
  --> agent.toml:7:13
   |
 7 | max_level = 9
-  |             ^"#;
+  |             ^
+
+error: `pace` needs its unit: "20000/s"
+ --> agent.toml:8:8
+  |
+8 | pace = "20000"
+  |        ^^^^^^^
+  |
+  = help: datagrams per second: "20000/s" (from "1/s" to "10000000/s"), or "off""#;
     assert_eq!(error, expected);
 }
 
@@ -128,9 +146,13 @@ fn bad_values_are_refused() {
         (target("local = \"2001:db8::1\""), "different IP versions"),
         (target("remote_mac = \"1:2:3:4:5:6\""), "does not understand"),
         (target("device = \"a/b\""), "does not understand"),
-        (target("device = \"01:00:00:00:00:01\""), "`device` does not understand"),
-        (target("pace = \"20000\""), "needs its unit"),
-        (target("pace = 20000"), "must be a string"),
+        (target("device = \"02:00:00:00:01\""), "`device` does not understand"),
+        (target("device = \"03:00:00:00:00:01\""), "`device` does not understand"),
+        (target("pace = 20000"), "a string in quotes"),
+        (target("pace = \"0/s\""), "from 1/s"),
+        (target("pace = \"fast\""), "`pace` does not understand"),
+        ("[target.x]\nremote = \"192.0.2.300\"\n".to_owned(), "does not understand"),
+        ("[target.x]\nremote = \"host:0\"\n".to_owned(), "is not a port"),
         (target("[target.x.userdata]\nkey = 1"), "must be a string"),
         (target("[target.x.sysdata]\ncpus = true"), "[target.x.sysdata] has no key `cpus`"),
         (target("x = [1"), "unclosed array"),
@@ -296,7 +318,7 @@ proptest! {
 
     #[test]
     fn no_toml_panics(
-        key in "(remote|device|queue|egress|local|pcap|remote_mac|max_level|userdata|[a-zé]{1,4})",
+        key in "(remote|device|queue|egress|local|pcap|pace|remote_mac|max_level|userdata|[a-zé]{1,4})",
         value in "(\"\\PC{0,12}\"|[0-9x.-]{1,9}|\\[\\]|\\{a=1\\}|true)",
     ) {
         let _ = parse(&format!("[target.a]\n{key} = {value}\n[agent]\n{key} = {value}"), "x");

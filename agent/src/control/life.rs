@@ -20,7 +20,8 @@ use crate::{
     config,
     egress::EgressKind,
     ledger::SharedLedger,
-    net::{KnownDevice, MacSource, names::NameState},
+    names::{IpVersion, NameState},
+    net::{KnownDevice, MacSource},
     netconsole::FormatKind,
     target::state::{Event, Machine, Reason, State, Timer, WaitKind},
 };
@@ -64,9 +65,15 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(config: config::Target, ledger: Arc<SharedLedger>) -> Self {
-        let is_named = matches!(config.remote, config::Remote::Name { .. });
+        let version = config.local_ip.map(IpVersion::of);
+        let name = match &config.remote {
+            config::Remote::Name { host, .. } => {
+                Some(NameState::new(host, version, Instant::now()))
+            }
+            config::Remote::Address(_) => None,
+        };
         Self {
-            name: is_named.then(|| NameState::new(Instant::now())),
+            name,
             config: Arc::new(config),
             ledger,
             machine: Machine::new(),
@@ -140,10 +147,10 @@ impl Life {
 
     /// Why there is no address to look for a way to.
     pub(super) fn unnamed(&self) -> Reason {
-        let problem = self.name.as_ref().and_then(NameState::problem);
-        let text = problem.map_or_else(
+        let failure = self.name.as_ref().and_then(NameState::failure);
+        let text = failure.map_or_else(
             || format!("the name in {} is being resolved", self.config.remote),
-            ToString::to_string,
+            |failure| failure.error.to_string(),
         );
         Reason { kind: WaitKind::NameUnresolved, text }
     }
@@ -292,9 +299,9 @@ impl Life {
 
     /// What works, and yet is probably not meant so.
     fn warnings(&self, way: &WayOut) -> Vec<String> {
-        let problem = self.name.as_ref().and_then(NameState::problem);
-        let mut warnings: Vec<String> = problem
-            .map(|problem| format!("{problem} (the last known address is used)"))
+        let failure = self.name.as_ref().and_then(NameState::failure);
+        let mut warnings: Vec<String> = failure
+            .map(|failure| format!("{} (the last known address is used)", failure.error))
             .into_iter()
             .collect();
         let Some(hop) = &way.hop else { return warnings };

@@ -27,10 +27,8 @@ use crate::{
     config,
     handover::ControlEnd,
     ledger::SharedLedger,
-    net::{
-        MacSource, NetEvent, NetEventKind, Resolver,
-        names::{NameError, NameState, Names, Resolved},
-    },
+    names::{NameChange, NameError, NameState, Names, Resolved},
+    net::{MacSource, NetEvent, NetEventKind, Resolver},
     pump::{Command, PumpStats, Returned},
     target::state::{Effect, Event, Reason, SocketId, State, Ticket, WaitKind},
 };
@@ -142,10 +140,10 @@ impl Manager {
             }
             Input::Named(target, answer) => {
                 let Some(name) = &mut self.lives[target].name else { return };
-                let failed = answer.is_err();
-                let changed = name.answer(Instant::now(), answer);
+                let change = name.answer(Instant::now(), answer);
                 // A target that waits tells the newest reason.
-                if changed || failed && name.addresses().is_empty() {
+                let waits = name.addresses().is_empty();
+                if waits || !matches!(change, NameChange::Unchanged | NameChange::Failed) {
                     self.handle(target, Event::Changed);
                 }
             }
@@ -172,7 +170,7 @@ impl Manager {
                 life.trust_or_doubt(way, now, sent);
                 life.found = Some(way.clone());
                 if let Some(name) = &mut life.name {
-                    name.works(way.remote.ip());
+                    name.use_address(way.remote.ip());
                 }
                 if let Some(hop) = &way.hop {
                     life.known = hop.device.clone().or(life.known.take());
@@ -334,12 +332,10 @@ impl Manager {
 
     fn ask_for_names(&mut self, now: Instant) {
         for (target, life) in self.lives.iter_mut().enumerate() {
-            let config::Remote::Name { host, .. } = &life.config.remote else { continue };
-            let Some(name) = life.name.as_mut().filter(|name| name.next_at() <= now) else {
-                continue;
-            };
+            let Some(name) = life.name.as_mut().filter(|name| name.due(now)) else { continue };
             name.asked(now);
-            let (names, host, sender) = (self.names.clone(), host.clone(), self.sender.clone());
+            let (names, sender) = (self.names.clone(), self.sender.clone());
+            let host = name.host().to_owned();
             tokio::spawn(async move {
                 // Nobody listens any more only when the agent ends.
                 let _ = sender.send(Input::Named(target, names.look_up(&host).await));

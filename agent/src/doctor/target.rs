@@ -19,7 +19,8 @@ use super::{
 use crate::{
     config,
     egress::{EgressKind, OpenError, packet, udp, xdp},
-    net::{NextHop, ResolveError, Resolver, Wanted, choose_egress, names::Names},
+    names::Names,
+    net::{NextHop, ResolveError, Resolver, Wanted, choose_egress},
 };
 
 /// How long a neighbour may take to answer; as long as the agent itself waits at its start.

@@ -12,7 +12,6 @@ mod device;
 mod error;
 mod link;
 pub mod links;
-pub mod names;
 mod neighbour;
 mod netlink;
 mod resolve;
