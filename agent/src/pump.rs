@@ -9,6 +9,7 @@
 mod deliver;
 pub mod flight;
 mod parts;
+mod tag;
 #[cfg(test)]
 mod tests;
 
@@ -114,12 +115,12 @@ impl Pump {
 
     fn wait(&mut self, now: u64, progress: &Progress, sent: usize, moved: usize) {
         let stops = || self.targets.iter().map(PumpTarget::stop);
-        let full = stops().any(|stop| stop == Stop::Full);
+        let held = stops().any(|stop| matches!(stop, Stop::Full | Stop::OtherSocket));
         let in_flight = self.egresses.iter().flatten().any(|egress| egress.queued() > 0);
-        if sent > 0 || moved > 0 || !(full || in_flight) {
+        if sent > 0 || moved > 0 || !(held || in_flight) {
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
         }
-        if (full && moved > 0) || stops().any(|stop| stop == Stop::Turn) {
+        if (held && moved > 0) || stops().any(|stop| stop == Stop::Turn) {
             return;
         }
         if progress.settled >= STORM_SEQS {
@@ -131,7 +132,7 @@ impl Pump {
             _ => None,
         });
         let mut until = [Some(now + LOOK_NS), progress.deadline_ns, self.stop_at_ns, paced.min()];
-        if full || in_flight {
+        if held || in_flight {
             // A socket that takes nothing may be full for a moment, or its device
             // may be down for a week.
             until[0] = Some(now + self.blocked_nap_ns);

@@ -34,6 +34,7 @@ struct State {
     /// Datagrams that flushes may still take.
     room: usize,
     refusals: usize,
+    drops: usize,
     flush_error: Option<i32>,
     full: bool,
     flushes: usize,
@@ -59,6 +60,11 @@ impl MemoryHandle {
     /// Makes the next datagrams that are flushed end as refused.
     pub fn refuse_next(&self, datagrams: usize) {
         self.state().refusals = datagrams;
+    }
+
+    /// Makes the next datagrams that are flushed end as dropped by the device.
+    pub fn drop_next(&self, datagrams: usize) {
+        self.state().drops = datagrams;
     }
 
     /// Makes every flush fail with this errno and take nothing, until `None`.
@@ -126,6 +132,9 @@ impl Egress for MemoryEgress {
             if state.refusals > 0 {
                 state.refusals -= 1;
                 self.settled.push_back((tag, Outcome::Refused));
+            } else if state.drops > 0 {
+                state.drops -= 1;
+                self.settled.push_back((tag, Outcome::Dropped));
             } else {
                 state.sent.push((tag, datagram));
                 self.settled.push_back((tag, Outcome::Sent));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::{BATCH, Pump, TargetSeed, flight::Flight};
+use super::{BATCH, Pump, TargetSeed, flight::Flight, tag::Datagram};
 use crate::{
     capture::sequencer::MissingReason,
     egress::{Egress, Outcome, PushError, Tag},
@@ -227,17 +227,24 @@ impl PumpTarget {
         }
         datagrams.skip(self.flight.begun());
         while self.flight.begun() < count {
-            let (first, last) = (self.flight.begun() == 0, self.flight.begun() + 1 == count);
-            let tag = tag(index, first, last, record.approximated);
+            let tag = Datagram {
+                // Cuts it in half.
+                seq_low: record.seq as u32,
+                target: index,
+                first: self.flight.begun() == 0,
+                last: self.flight.begun() + 1 == count,
+                approximated: record.approximated,
+            };
             let ip_id = self.ip_id;
-            let pushed = egress.push(tag, route.mtu_bytes, &mut |slot| match &route.header {
-                Some(header) => {
-                    let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
-                    let len = datagrams.write_next(payload).unwrap_or(0);
-                    header.write(slot, len, ip_id)
-                }
-                None => datagrams.write_next(slot).unwrap_or(0),
-            });
+            let pushed =
+                egress.push(tag.into(), route.mtu_bytes, &mut |slot| match &route.header {
+                    Some(header) => {
+                        let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
+                        let len = datagrams.write_next(payload).unwrap_or(0);
+                        header.write(slot, len, ip_id)
+                    }
+                    None => datagrams.write_next(slot).unwrap_or(0),
+                });
             let refused = match pushed {
                 Ok(()) => {
                     self.flight.pushed();
@@ -258,6 +265,16 @@ impl PumpTarget {
         self.flight.is_in_flight(Sendable { cursor, msgid });
         self.ledger.in_flight += 1;
         Ok(Pushed::InFlight)
+    }
+
+    /// Something of this record was sent: what the device dropped before it would now be
+    /// out of order.
+    fn lose_dropped_before(&mut self, seq_low: u32) {
+        let is_older = |seq: u64| (seq_low.wrapping_sub(seq as u32) as i32) > 0;
+        while self.flight.next_again().is_some_and(|again| is_older(again.cursor.seq())) {
+            self.flight.drop_again();
+            self.ledger.lose(LostReason::Refused, 1);
+        }
     }
 
     /// Whether what a device drops is worth another try.
@@ -295,33 +312,17 @@ impl Pump {
     }
 }
 
-const APPROXIMATED: u64 = 1 << 61;
-const FIRST: u64 = 1 << 62;
-const LAST: u64 = 1 << 63;
-
-/// Names a datagram: its target, whether it begins or ends a record, and whether
-/// that record is approximated.
-fn tag(target: usize, first: bool, last: bool, approximated: bool) -> Tag {
-    let bit = |set: bool, bit: u64| if set { bit } else { 0 };
-    let bits = bit(first, FIRST) | bit(last, LAST) | bit(approximated, APPROXIMATED);
-    Tag(target as u64 | bits)
-}
-
-fn target_of(targets: &mut [PumpTarget], tag: Tag) -> Option<&mut PumpTarget> {
-    targets.get_mut((tag.0 & !(FIRST | LAST | APPROXIMATED)) as usize)
-}
-
 /// Counts the fate of one datagram; `None` if its socket gave it back: then its
 /// record will be sent again.
 pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Option<Outcome>, now_ns: u64) {
-    let Some(target) = target_of(targets, tag) else { return };
-    let last = tag.0 & LAST != 0;
+    let Datagram { target, seq_low, first, last, approximated } = tag.into();
+    let Some(target) = targets.get_mut(target) else { return };
     target.ledger.in_flight -= u64::from(last);
     let Some(outcome) = outcome else {
         target.flight.given_back(last);
         return;
     };
-    if tag.0 & FIRST != 0 {
+    if first {
         target.worst = Outcome::Sent;
     }
     target.worst = target.worst.max(outcome);
@@ -331,10 +332,13 @@ pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Option<Outco
         return;
     }
     target.flight.settled(last);
+    if outcome == Outcome::Sent {
+        target.dropping_since_ns = None;
+        target.lose_dropped_before(seq_low);
+    }
     if last && target.worst == Outcome::Sent {
         target.ledger.sent += 1;
-        target.ledger.approximated += u64::from(tag.0 & APPROXIMATED != 0);
-        target.dropping_since_ns = None;
+        target.ledger.approximated += u64::from(approximated);
     } else if last {
         target.ledger.lose(LostReason::Refused, 1);
     }

@@ -359,7 +359,7 @@ impl Scene {
             let newest = seqs.last().copied();
             if seqs.insert(one.seq) {
                 assert!(newest < Some(one.seq), "{label}: {} came after {newest:?}", one.seq);
-            } else {
+            } else if one.text.is_some() {
                 again += 1;
             }
             if let (Some(written), Some(text)) = (written.get(&one.seq), &one.text) {
