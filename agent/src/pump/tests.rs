@@ -172,12 +172,18 @@ struct Receiver {
     joined: usize,
     /// msgids of whole messages, by seq.
     whole: BTreeMap<u64, u32>,
+    /// A part that one socket's device dropped may have come by another socket before;
+    /// the record is sent again all the same.
+    may_repeat: bool,
 }
 
 impl Receiver {
     fn take(&mut self, datagram: &Datagram) {
         let Datagram { seq, part: (begin, end, total), msgid } = *datagram;
         assert!(seq >= self.newest_seq, "{seq} after {}", self.newest_seq);
+        if self.may_repeat && self.whole.contains_key(&seq) {
+            return;
+        }
         assert!(!self.whole.contains_key(&seq), "{seq} came again after it was whole");
         if begin == 0 {
             self.joined = 0;
@@ -289,6 +295,7 @@ impl World {
                 told(place).into_iter().for_each(|s| s.refuse_next(*count));
             }
             Op::Drop(place, count) => {
+                self.receivers.iter_mut().for_each(|receiver| receiver.may_repeat = true);
                 told(place).into_iter().for_each(|s| s.drop_next(*count));
             }
             Op::Full(place, full) => told(place).into_iter().for_each(|s| s.set_full(*full)),
