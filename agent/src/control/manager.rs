@@ -3,7 +3,7 @@
 //! what the machine wants.
 //!
 //! Nothing here waits: looks, openings and closings run as tasks, and their outcomes come
-//! back as [`Input`]s. So a receiver that does not answer holds up no other.
+//! back as inputs. So a receiver that does not answer holds up no other.
 
 use std::{
     collections::VecDeque,
