@@ -23,7 +23,7 @@ use crate::{
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
     netconsole::FormatKind,
-    target::state::{Event, Machine, Reason, State, Timer, WaitKind},
+    target::state::{Event, Machine, Reason, SocketId, State, Timer, WaitKind},
 };
 
 /// Transitions that `status` shows.
@@ -54,6 +54,8 @@ pub(super) struct Life {
     pub(super) found: Option<WayOut>,
     /// The device that was used last, to recognise it again.
     pub(super) known: Option<KnownDevice>,
+    /// A socket that it left to others, and that may still have something of it.
+    pub(super) former: Option<SocketId>,
     /// Why a better way out is not used.
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
@@ -83,6 +85,7 @@ impl Life {
             looks: Limited::to_bursts(LOOK_BURST, LOOK_EVERY),
             found: None,
             known: None,
+            former: None,
             fallback_reason: None,
             suspicion: Suspicion::default(),
             progress: (0, 0),

@@ -228,7 +228,11 @@ impl Manager {
             }
             Effect::Bind(socket, way) => self.sockets.bind(target, socket, &way),
             Effect::Unbind => self.sockets.unbind(target),
-            Effect::Release(socket) => self.sockets.release(target, socket),
+            Effect::Release(socket) => {
+                self.sockets.release(target, socket);
+                let left = self.sockets.is_open(socket).then_some(socket);
+                self.lives[target].former = left.or(self.lives[target].former);
+            }
             Effect::Arm(timer, after) => {
                 self.lives[target].timers.insert(timer, now + after);
             }
@@ -281,6 +285,7 @@ impl Manager {
                 for known in self.lives.iter_mut().filter_map(|life| life.known.as_mut()) {
                     known.follow(event);
                 }
+                self.hurry_names();
                 (event.kind, event.ifindex)
             }
             Change::Netdev(change) => (change.kind(), Some(change.ifindex)),
@@ -330,6 +335,13 @@ impl Manager {
         }
     }
 
+    /// What kept a name from being resolved may be over.
+    fn hurry_names(&mut self) {
+        let now = Instant::now();
+        let names = self.lives.iter_mut().filter_map(|life| life.name.as_mut());
+        names.filter(|name| name.failure().is_some()).for_each(|name| name.hurry(now));
+    }
+
     fn ask_for_names(&mut self, now: Instant) {
         for (target, life) in self.lives.iter_mut().enumerate() {
             let Some(name) = life.name.as_mut().filter(|name| name.due(now)) else { continue };
@@ -351,19 +363,31 @@ impl Manager {
         for target in 0..self.lives.len() {
             let life = &mut self.lives[target];
             let ledger = life.ledger.read();
+            let stuck = life.is_stuck(STUCK_TICKS);
             life.suspicion.sample(now, ledger.sent);
             if *life.machine.state() == State::Draining {
                 busy = true;
                 if ledger.in_flight == 0 {
                     self.handle(target, Event::Drained);
                 }
-            } else if life.is_stuck(STUCK_TICKS) {
+            } else if stuck && let Some(former) = life.former.take() {
+                // Others wait with that socket for its device, and this target's records
+                // with them: it is closed for all, and gives back what it has.
+                let text = "another target's records are stuck in the socket".to_owned();
+                self.close_for_all(former, Reason { kind: WaitKind::SocketDead, text });
+            } else if stuck {
                 let text = "the socket sends nothing of what it was given".to_owned();
                 life.fallback_reason = Some(text.clone());
                 self.handle(target, Event::Stuck(Reason { kind: WaitKind::SocketDead, text }));
             }
         }
         self.tick_at = now + if busy { TICK_BUSY } else { TICK };
+    }
+
+    fn close_for_all(&mut self, socket: SocketId, reason: Reason) {
+        for target in 0..self.lives.len() {
+            self.handle(target, Event::Dead(socket, reason.clone()));
+        }
     }
 
     /// A socket could not send. Mostly an event of the network says more; but one may have been missed.
@@ -385,6 +409,7 @@ impl Manager {
     pub(super) fn resolve(&mut self, name: Option<&str>, answer: oneshot::Sender<Reply>) {
         match self.named(name) {
             Ok(targets) => {
+                self.hurry_names();
                 for target in &targets {
                     self.handle(*target, Event::Changed);
                 }

@@ -204,6 +204,11 @@ impl Sockets {
             .collect()
     }
 
+    /// Whether somebody still claims a socket.
+    pub(super) fn is_open(&self, id: SocketId) -> bool {
+        self.open.contains_key(&id)
+    }
+
     /// The device of a socket.
     pub(super) fn ifindex(&self, id: SocketId) -> Option<u32> {
         self.open.get(&id).and_then(|socket| socket.key.ifindex())

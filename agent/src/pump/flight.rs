@@ -24,6 +24,9 @@ pub struct Flight<T> {
     /// Datagrams of the next record that the socket has taken.
     begun: usize,
     socket: usize,
+    /// A record was dropped while newer ones were in the socket: nothing is pushed before
+    /// their fate is known, or it would come after them.
+    dropped: bool,
 }
 
 impl<T: Copy> Flight<T> {
@@ -33,7 +36,7 @@ impl<T: Copy> Flight<T> {
     pub fn new(capacity: usize, filler: T) -> Self {
         let mut records = VecDeque::from(vec![filler; capacity]);
         records.clear();
-        Self { records, capacity, in_flight: 0, datagrams: 0, begun: 0, socket: 0 }
+        Self { records, capacity, in_flight: 0, datagrams: 0, begun: 0, socket: 0, dropped: false }
     }
 
     /// Records that are to be sent again.
@@ -57,6 +60,10 @@ impl<T: Copy> Flight<T> {
     /// Whether the next datagram may go into this socket: nothing must be left in
     /// another one.
     pub fn may_use(&mut self, socket: usize) -> bool {
+        self.dropped &= self.datagrams > 0;
+        if self.dropped {
+            return false;
+        }
         if self.socket != socket {
             if self.datagrams > 0 {
                 return false;
@@ -122,6 +129,7 @@ impl<T: Copy> Flight<T> {
         self.records.insert(at, record);
         // It may have taken the turn of a record that was pushed in part.
         self.begun = 0;
+        self.dropped = true;
     }
 
     /// A socket that is retired gives a datagram back that it did not send: its

@@ -222,3 +222,53 @@ fn the_queues_become_fewer_and_more() {
     assert!(strict.adds_up() && strict.lost_total() == 0, "{strict:?}");
     let _ = scene.finish(&Expected::default());
 }
+
+/// Two targets share the socket of a device that goes down under load. One is bound to it and
+/// waits; the other one's route leads by another device, and what it had in the socket is
+/// not left there.
+#[test]
+fn a_target_that_moves_leaves_nothing_in_a_shared_socket() {
+    if !ready("a_target_that_moves_leaves_nothing_in_a_shared_socket") {
+        return;
+    }
+    let net = Pair::new();
+    let name = net.right.name();
+    net.left.ip(&format!("link add left1 type veth peer name right1 netns {name}"));
+    net.left.ip("addr add 192.0.3.1/24 dev left1");
+    net.right.ip("addr add 192.0.3.2/24 dev right1");
+    net.right.ip("addr add 198.51.100.1/32 dev lo");
+    net.right.ip("link set right1 up");
+    net.left.ip("link set left1 up");
+    let by_left0 = "route add 198.51.100.1 via 192.0.2.2 metric 10";
+    net.left.ip(by_left0);
+    net.left.ip("route add 198.51.100.1 via 192.0.3.2 metric 20");
+    let targets = "remote = \"198.51.100.1:6666\"\n\
+         [target.bound]\nremote = \"192.0.2.2:7777\"\ndevice = \"left0\"";
+    let far = (&net.right, &[][..]);
+    let mut scene = Scene::start_with("shared", &net.left, far, "", targets, 2);
+    for _ in 0..3 {
+        scene.say_and_see(5);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                net.left.ip("link set left0 down");
+            });
+            scene.say_evenly(4_000, 20_000, 0);
+        });
+        scene.say_and_see(5);
+        assert_eq!(scene.view().next_hop.expect("a next hop").device, "left1");
+        assert_eq!(scene.agent.view().target("bound").state, "waiting");
+        net.left.ip("link set left0 up");
+        net.left.ip(by_left0);
+        let begin = std::time::Instant::now();
+        while scene.agent.view().target("bound").state != "active" {
+            assert!(begin.elapsed() < Duration::from_secs(5), "{:#?}", scene.agent.view());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let view = scene.view();
+    let lost = view.account.lost.get("refused").copied().unwrap_or_default();
+    println!("shared: {lost} refused in three moves");
+    assert!(view.account.adds_up() && lost < 100, "{view:#?}");
+    let _ = scene.agent.stop();
+}
