@@ -213,7 +213,8 @@ fn the_mtu_is_lowered_and_raised() {
             println!("{label}: {:?} after it was raised", first.at - raised);
         }
         let lost = 4 * ROUNDS;
-        let outcome = scene.finish(&Expected { lost: &[("too_long", lost)], vanished: 0 });
+        let outcome =
+            scene.finish(&Expected { lost: &[("too_long", lost)], ..Expected::default() });
         assert_eq!(outcome.view.account.lost["too_long"], lost as u64);
         assert_eq!(outcome.missing.len(), lost);
     }
