@@ -170,7 +170,7 @@ fn a_bond_fails_over_and_loses_all_its_ports() {
         );
     }
     scene.judge(LIMIT);
-    let _ = scene.finish(&Expected { vanished: 50, ..Expected::default() });
+    let _ = scene.finish(&Expected { vanished: 50, refused_at_most: 20, ..Expected::default() });
 }
 
 /// Where netconsole refuses a port (2), or ends the target whose device becomes one (4),
@@ -193,7 +193,8 @@ fn the_kernels_bonding_selftest() {
         scene.say_and_see(10);
         net.left.ip("link set left1 nomaster");
         scene.say_and_see(10);
-        let _ = scene.finish(&Expected { vanished: 50, ..Expected::default() });
+        let _ =
+            scene.finish(&Expected { vanished: 50, refused_at_most: 20, ..Expected::default() });
     }
     // 3: after the bond is deleted, on what was its port; 4 and 6: the port is enslaved again.
     let mut scene = Scene::start("bond-deleted", &net.left, &net.right, &by_port);
@@ -214,7 +215,7 @@ fn the_kernels_bonding_selftest() {
         });
         assert!(view.warnings.iter().any(|words| words.contains("port of bond0")), "{view:?}");
     }
-    let _ = scene.finish(&Expected { vanished: 50, ..Expected::default() });
+    let _ = scene.finish(&Expected { vanished: 50, refused_at_most: 20, ..Expected::default() });
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn a_team_loses_its_ports_and_gets_them_back() {
         );
     }
     scene.judge(LIMIT);
-    let _ = scene.finish(&Expected { vanished: 50, ..Expected::default() });
+    let _ = scene.finish(&Expected { vanished: 50, refused_at_most: 20, ..Expected::default() });
 }
 
 /// The stock kernels of the VMs allow fentry.
