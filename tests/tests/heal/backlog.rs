@@ -51,7 +51,7 @@ fn a_backlog_that_outgrows_the_store_loses_its_oldest() {
     let mut scene = Scene::start_with("backlog", &net.left, far, sizes, TARGET, 1);
     scene.say_and_see(5);
     net.left.ip("link set left0 down");
-    scene.wait_waiting(&["device_down"]);
+    scene.wait_waiting(&["device_down", "no_route"]);
     // 900 bytes: not in fragments.
     let waiting = scene.say_evenly(COUNT, 1_500, 860);
     net.left.ip("link set left0 up");
@@ -101,7 +101,7 @@ fn a_backlog_leaves_at_its_pace() {
         let mut scene = Scene::start(label, &net.left, &net.right, &target);
         scene.say_and_see(5);
         net.left.ip("link set left0 down");
-        scene.wait_waiting(&["device_down"]);
+        scene.wait_waiting(&["device_down", "no_route"]);
         let waiting = scene.say_evenly(count, 8_000, 0);
         // The bucket is full again.
         std::thread::sleep(Duration::from_millis(300));

@@ -126,7 +126,7 @@ fn groups_heal_as_well() {
         for _ in 0..ROUNDS {
             scene.round(
                 || net.left.ip("link set left0 down"),
-                &["device_down"],
+                &["device_down", "no_route"],
                 || net.left.ip("link set left0 up"),
                 told(|notice| match label {
                     // Its route comes later.

@@ -24,7 +24,7 @@ fn a_device_goes_down_and_up() {
         for _ in 0..ROUNDS {
             scene.round(
                 || net.left.ip("link set left0 down"),
-                &["device_down"],
+                &["device_down", "no_route"],
                 || net.left.ip("link set left0 up"),
                 told(|notice| notice.is_sending("left0")),
             );
@@ -53,7 +53,7 @@ fn a_device_goes_down_and_up_with_ipv6() {
     for _ in 0..ROUNDS {
         scene.round(
             || net.left.ip("link set left0 down"),
-            &["device_down"],
+            &["device_down", "no_route"],
             || net.left.ip("link set left0 up"),
             told(|notice| notice.is_running("left0")),
         );
@@ -144,7 +144,7 @@ fn a_device_is_renamed() {
         net.left.ip("link set left0 name third0");
         scene.round(
             || net.left.ip("link set third0 down"),
-            &["device_down"],
+            &["device_down", "no_route"],
             || net.left.ip("link set third0 up"),
             told(|notice| notice.is_sending("third0")),
         );
