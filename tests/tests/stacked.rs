@@ -148,11 +148,11 @@ fn a_bond_fails_over_and_loses_all_its_ports() {
     assert_eq!(scene.view().next_hop.expect("a next hop").device, "bond0");
     for _ in 0..2 {
         // One cable is enough.
-        for (cut, back) in [("right0", "right0"), ("right1", "right1")] {
-            net.right.ip(&format!("link set {cut} down"));
+        for port in ["right0", "right1"] {
+            net.right.ip(&format!("link set {port} down"));
             std::thread::sleep(Duration::from_millis(400));
             scene.say_and_see(10);
-            net.right.ip(&format!("link set {back} up"));
+            net.right.ip(&format!("link set {port} up"));
             std::thread::sleep(Duration::from_millis(400));
             scene.say_and_see(10);
         }

@@ -19,7 +19,8 @@ use crate::{
     cli::logging::Limited,
     config,
     egress::EgressKind,
-    ledger::SharedLedger,
+    frame::mac_text,
+    ledger::{Ledger, SharedLedger},
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
     netconsole::FormatKind,
@@ -112,8 +113,7 @@ impl Life {
 
     /// Counts the ticks without progress; true if something was handed to a socket and
     /// nothing has become of it for that long.
-    pub(super) fn is_stuck(&mut self, ticks: u32) -> bool {
-        let ledger = self.ledger.read();
+    pub(super) fn is_stuck(&mut self, ledger: &Ledger, ticks: u32) -> bool {
         let done = ledger.sent + ledger.filtered + ledger.lost_total();
         let idle = ledger.in_flight == 0 || !self.is_active() || done != self.progress.0;
         self.progress = (done, if idle { 0 } else { self.progress.1 + 1 });
@@ -361,8 +361,4 @@ fn describe(state: &State) -> String {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

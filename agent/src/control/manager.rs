@@ -5,6 +5,8 @@
 //! Nothing here waits: looks, openings and closings run as tasks, and their outcomes come
 //! back as inputs. So a receiver that does not answer holds up no other.
 
+mod network;
+
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -28,7 +30,7 @@ use crate::{
     handover::ControlEnd,
     ledger::SharedLedger,
     names::{NameChange, NameError, NameState, Names, Resolved},
-    net::{MacSource, NetEvent, NetEventKind, Resolver},
+    net::{MacSource, NetEvent, Resolver},
     pump::{Command, PumpStats, Returned},
     target::state::{Effect, Event, Reason, SocketId, State, Ticket, WaitKind},
 };
@@ -194,6 +196,10 @@ impl Manager {
         let hop = self.lives[target].found.as_ref().and_then(|way| way.hop.as_ref());
         let Some(hop) = hop.filter(|hop| hop.mac_source == MacSource::Neighbour) else { return };
         let Some(address) = hop.neighbour else { return };
+        // The look has just read it; an entry without an age is not ours to ask for.
+        if hop.mac_confirmed_ago.is_none_or(|ago| ago < CONFIRM_AFTER) {
+            return;
+        }
         let (resolver, ifindex) = (self.resolver.clone(), hop.ifindex);
         tokio::spawn(async move {
             if let Err(error) = resolver.confirm(ifindex, address, CONFIRM_AFTER).await {
@@ -271,53 +277,6 @@ impl Manager {
         life.look = Some(task.abort_handle());
     }
 
-    fn network(&mut self, change: &Change) {
-        let (kind, ifindex) = match change {
-            Change::Netlink(event) => {
-                if let Some(neighbour) = &event.neighbour {
-                    let cares = |life: &Life| life.cares_for(neighbour);
-                    let caring = (0..self.lives.len()).filter(|at| cares(&self.lives[*at]));
-                    for target in caring.collect::<Vec<_>>() {
-                        self.handle(target, Event::Changed);
-                    }
-                    return;
-                }
-                for known in self.lives.iter_mut().filter_map(|life| life.known.as_mut()) {
-                    known.follow(event);
-                }
-                self.hurry_names();
-                (event.kind, event.ifindex)
-            }
-            Change::Netdev(change) => (change.kind(), Some(change.ifindex)),
-        };
-        let lost = match kind {
-            NetEventKind::LinkGone => Some((WaitKind::NoDevice, "the device is gone")),
-            NetEventKind::LinkDown => Some((WaitKind::DeviceDown, "the device went down")),
-            NetEventKind::LinkNoCarrier => {
-                Some((WaitKind::NoCarrier, "the device lost its carrier"))
-            }
-            _ => None,
-        };
-        let gone = match (kind, ifindex) {
-            (NetEventKind::LinkGone, Some(ifindex)) => self.sockets.device_gone(ifindex),
-            _ => Vec::new(),
-        };
-        for target in 0..self.lives.len() {
-            let socket = self.lives[target].machine.socket();
-            let uses = socket.is_some_and(|socket| {
-                gone.contains(&socket)
-                    || ifindex.is_some() && self.sockets.ifindex(socket) == ifindex
-            });
-            let event = match &lost {
-                Some((kind, text)) if uses => {
-                    Event::Lost(Reason { kind: *kind, text: (*text).to_owned() })
-                }
-                _ => Event::Changed,
-            };
-            self.handle(target, event);
-        }
-    }
-
     fn on_time(&mut self) {
         let now = Instant::now();
         for target in 0..self.lives.len() {
@@ -363,7 +322,7 @@ impl Manager {
         for target in 0..self.lives.len() {
             let life = &mut self.lives[target];
             let ledger = life.ledger.read();
-            let stuck = life.is_stuck(STUCK_TICKS);
+            let stuck = life.is_stuck(&ledger, STUCK_TICKS);
             life.suspicion.sample(now, ledger.sent);
             if *life.machine.state() == State::Draining {
                 busy = true;

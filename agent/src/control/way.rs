@@ -4,6 +4,7 @@
 //! opening ([`WayOut::opener`]) may sleep and runs on a thread of its own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
@@ -63,7 +64,7 @@ pub(super) struct WayOut {
     pub(super) reason: String,
     pub(super) remote: SocketAddr,
     pub(super) hop: Option<NextHop>,
-    config: std::sync::Arc<config::Target>,
+    config: Arc<config::Target>,
 }
 
 /// Equal ways need nothing to be done. How old the neighbour entry is, and what a device is called
@@ -177,7 +178,7 @@ fn unspecified(like: SocketAddr) -> IpAddr {
 /// With what it has to wait for.
 pub(super) async fn find(
     resolver: Resolver,
-    config: std::sync::Arc<config::Target>,
+    config: Arc<config::Target>,
     target: usize,
     remotes: Vec<SocketAddr>,
     known: Option<KnownDevice>,
@@ -197,7 +198,7 @@ pub(super) async fn find(
 
 async fn find_one(
     resolver: &Resolver,
-    config: &std::sync::Arc<config::Target>,
+    config: &Arc<config::Target>,
     target: usize,
     remote: SocketAddr,
     known: Option<KnownDevice>,
@@ -216,7 +217,7 @@ async fn find_one(
         reason: reason.to_owned(),
         remote,
         hop,
-        config: std::sync::Arc::clone(config),
+        config: Arc::clone(config),
     };
     let way = match config.egress {
         Some(EgressKind::Pcap) => way(vec![EgressKind::Pcap], "configured", None),
@@ -226,10 +227,7 @@ async fn find_one(
             way(vec![kind], "configured", Some(hop))
         }
         wish => {
-            let hop = match resolver.resolve(&wanted).await {
-                Ok(hop) => hop,
-                Err(error) => return Err(blocked(&error)),
-            };
+            let hop = resolver.resolve(&wanted).await.map_err(|error| blocked(&error))?;
             let (kind, reason) = choose_egress(wish, &hop).map_err(|impossible| Reason {
                 kind: WaitKind::EgressImpossible,
                 text: impossible.to_string(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Finding, read_trimmed, tables::Link, tables::Tables};
-use crate::frame::MacAddr;
+use crate::frame::mac_text;
 
 /// A device.
 #[derive(Clone, Debug)]
@@ -125,10 +125,6 @@ fn count_tx_queues(folder: &Path) -> Option<u32> {
     let queues = std::fs::read_dir(folder.join("queues")).ok()?.flatten();
     let tx = queues.filter(|queue| queue.file_name().as_encoded_bytes().starts_with(b"tx-"));
     u32::try_from(tx.count()).ok().filter(|count| *count > 0)
-}
-
-pub(super) fn mac_text(mac: MacAddr) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]

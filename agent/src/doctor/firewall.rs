@@ -6,12 +6,11 @@
 
 use std::{io, path::Path, time::Duration};
 
-use rtnetlink::packet_core::{
-    Emitable as _, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader, NlasIterator,
-};
-use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket, protocols};
+use rtnetlink::packet_core::NlasIterator;
+use rtnetlink::sys::protocols;
 
 use super::kernel_config::KernelConfig;
+use crate::net::dump;
 
 /// `NFNL_SUBSYS_NFTABLES` in the upper byte (`include/uapi/linux/netfilter/nfnetlink.h`).
 const NFT: u16 = 10 << 8;
@@ -29,8 +28,7 @@ const NFTA_HOOK_HOOKNUM: u16 = 1;
 const INET_OUT: [u32; 2] = [3, 4];
 const NETDEV_EGRESS: u32 = 1;
 const NF_ACCEPT: u32 = 1;
-/// `struct nlmsghdr`, `struct nfgenmsg`.
-const HEADER_BYTES: usize = 16;
+/// `struct nfgenmsg`.
 const GENERIC_BYTES: usize = 4;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -77,46 +75,24 @@ fn legacy_tables(names: &str, program: &str) -> Vec<String> {
 }
 
 async fn nftables_chains() -> io::Result<Vec<String>> {
-    let mut socket = TokioSocket::new(protocols::NETLINK_NETFILTER)?;
-    socket.socket_mut().bind_auto()?;
-    let mut header = NetlinkHeader::default();
-    header.length = (HEADER_BYTES + GENERIC_BYTES) as u32;
-    header.message_type = NFT_MSG_GETCHAIN;
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    header.sequence_number = 1;
-    let mut request = [0; HEADER_BYTES + GENERIC_BYTES];
-    header.emit(&mut request[..HEADER_BYTES]);
-    socket.send_to(&request, &SocketAddr::new(0, 0)).await?;
     let mut chains = Vec::new();
-    loop {
-        let (datagram, sender) = socket.recv_from_full().await?;
-        // Only the kernel has port 0; another process may send to our port.
-        if sender.port_number() == 0 && scan(&datagram, &mut chains)? {
-            return Ok(chains);
-        }
-    }
+    let scan = |datagram: &[u8]| Ok(scan(datagram, &mut chains)?.then_some(()));
+    let protocol = protocols::NETLINK_NETFILTER;
+    dump::dump(protocol, NFT_MSG_GETCHAIN, &[0; GENERIC_BYTES], scan).await?;
+    Ok(chains)
 }
 
 /// Goes through one datagram of the dump; true at its end.
-fn scan(mut datagram: &[u8], chains: &mut Vec<String>) -> io::Result<bool> {
-    while let Some((header, _)) = datagram.split_first_chunk::<HEADER_BYTES>() {
-        let [l0, l1, l2, l3, t0, t1, ..] = *header;
-        let length_bytes = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let payload = datagram
-            .get(HEADER_BYTES..length_bytes)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        match u16::from_ne_bytes([t0, t1]) {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-            }
-            NFT_MSG_NEWCHAIN => chains.extend(outgoing_chain(payload)),
-            _ => {}
+fn scan(datagram: &[u8], chains: &mut Vec<String>) -> io::Result<bool> {
+    let done = dump::scan(datagram, |message| match message {
+        None => Some(()),
+        Some((NFT_MSG_NEWCHAIN, chain)) => {
+            chains.extend(outgoing_chain(chain));
+            None
         }
-        datagram = datagram.get(length_bytes.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
+        Some(_) => None,
+    })?;
+    Ok(done.is_some())
 }
 
 /// The chain's name, if it can hold up outgoing packets.
@@ -168,6 +144,9 @@ fn number(value: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_core::{NLMSG_DONE, NLMSG_ERROR};
+
+    use super::dump::HEADER_BYTES;
     use super::*;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {

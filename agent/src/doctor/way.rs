@@ -8,13 +8,12 @@ use std::{
 
 use netlink_packet_route::neighbour::NeighbourState;
 
-use super::{
-    Finding,
-    device::{self, mac_text},
-    firewall, leaving,
-    tables::Neighbour,
+use super::{Finding, device, firewall, leaving, tables::Neighbour};
+use crate::{
+    egress::EgressKind,
+    frame::{MacAddr, mac_text},
+    net::MacSource,
 };
-use crate::{egress::EgressKind, frame::MacAddr, net::MacSource};
 
 /// What is known of a target's way.
 #[derive(Clone, Debug)]

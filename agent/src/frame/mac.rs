@@ -1,4 +1,4 @@
-//! Ethernet addresses that follow from the IP address alone.
+//! Ethernet addresses: how they are written, and those that follow from the IP address alone.
 //!
 //! Group addresses have no neighbour entry; their MAC is computed. Unicast
 //! addresses are not handled here: `net` asks the kernel's neighbour table.
@@ -10,6 +10,12 @@ pub type MacAddr = [u8; 6];
 
 /// The Ethernet broadcast address.
 pub const BROADCAST_MAC: MacAddr = [0xff; 6];
+
+/// An address as `ip link` writes it.
+#[must_use]
+pub fn mac_text(mac: MacAddr) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
 
 /// The MAC of a multicast or broadcast remote, `None` for unicast.
 ///

@@ -16,7 +16,7 @@ mod mac;
 mod template;
 
 pub use checksum::internet_checksum;
-pub use mac::{BROADCAST_MAC, MacAddr, group_mac};
+pub use mac::{BROADCAST_MAC, MacAddr, group_mac, mac_text};
 pub use template::{FrameAddresses, HEADER_MAX_BYTES, HeaderError, HeaderTemplate};
 
 /// Bytes of an Ethernet header without a tag.

@@ -62,23 +62,6 @@ pub enum BlockKind {
     NeighbourUnresolved,
 }
 
-impl BlockKind {
-    /// The name used in `status`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Netlink => "unknown",
-            Self::NoDevice => "no_device",
-            Self::DeviceDown => "device_down",
-            Self::NoCarrier => "no_carrier",
-            Self::NoRoute => "no_route",
-            Self::NoAddress => "no_address",
-            Self::AddressTentative => "address_tentative",
-            Self::NeighbourUnresolved => "neighbour_unresolved",
-        }
-    }
-}
-
 /// There is no usable way to the remote now.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {

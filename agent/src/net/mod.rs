@@ -9,6 +9,7 @@
 
 mod choose;
 mod device;
+pub(crate) mod dump;
 mod error;
 mod link;
 pub mod links;

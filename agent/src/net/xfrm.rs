@@ -8,10 +8,10 @@
 
 use std::io;
 
-use rtnetlink::packet_core::Emitable;
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader};
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
+use rtnetlink::sys::protocols;
 use rustix::io::Errno;
+
+use super::dump;
 
 /// Message types, from `XFRM_MSG_BASE` (0x10).
 const XFRM_MSG_NEWPOLICY: u16 = 0x13;
@@ -21,13 +21,11 @@ const XFRM_POLICY_OUT: u8 = 1;
 /// Offset of `dir` in `struct xfrm_userpolicy_info`: selector 56, lifetimes 64
 /// and 32, priority 4, index 4.
 const DIR_OFFSET_BYTES: usize = 160;
-/// `struct nlmsghdr`.
-const HEADER_BYTES: usize = 16;
 
 /// Whether there is an outbound policy in this network namespace. True also
 /// where the kernel does not tell (`EPERM`): sending in the clear is the worse error.
 pub(super) async fn has_outbound_policies() -> io::Result<bool> {
-    let outcome = dump().await;
+    let outcome = dump::dump(protocols::NETLINK_XFRM, XFRM_MSG_GETPOLICY, &[], scan).await;
     match outcome.as_ref().err().and_then(Errno::from_io_error) {
         // Without CONFIG_XFRM_USER there is no such protocol, or nobody behind it.
         Some(Errno::PROTONOSUPPORT | Errno::CONNREFUSED) => Ok(false),
@@ -36,59 +34,22 @@ pub(super) async fn has_outbound_policies() -> io::Result<bool> {
     }
 }
 
-async fn dump() -> io::Result<bool> {
-    let mut socket = TokioSocket::new(protocols::NETLINK_XFRM)?;
-    socket.socket_mut().bind_auto()?;
-    let mut header = NetlinkHeader::default();
-    header.length = HEADER_BYTES as u32;
-    header.message_type = XFRM_MSG_GETPOLICY;
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    header.sequence_number = 1;
-    let mut request = [0; HEADER_BYTES];
-    header.emit(&mut request);
-    socket.send_to(&request, &SocketAddr::new(0, 0)).await?;
-    loop {
-        let (datagram, sender) = socket.recv_from_full().await?;
-        // Only the kernel has port 0; another process may send to our port.
-        if sender.port_number() != 0 {
-            continue;
-        }
-        if let Some(found) = scan(&datagram)? {
-            return Ok(found);
-        }
-    }
-}
-
 /// Goes through one datagram of the dump: `Some` once the answer is known.
-fn scan(mut datagram: &[u8]) -> io::Result<Option<bool>> {
-    while let Some((header, _)) = datagram.split_first_chunk::<HEADER_BYTES>() {
-        let [l0, l1, l2, l3, t0, t1, ..] = *header;
-        let length_bytes = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let payload = datagram
-            .get(HEADER_BYTES..length_bytes)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        match u16::from_ne_bytes([t0, t1]) {
-            NLMSG_DONE => return Ok(Some(false)),
-            NLMSG_ERROR => return Err(error_of(payload)),
-            XFRM_MSG_NEWPOLICY if payload.get(DIR_OFFSET_BYTES) == Some(&XFRM_POLICY_OUT) => {
-                return Ok(Some(true));
-            }
-            _ => {}
+fn scan(datagram: &[u8]) -> io::Result<Option<bool>> {
+    dump::scan(datagram, |message| match message {
+        None => Some(false),
+        Some((XFRM_MSG_NEWPOLICY, policy)) => {
+            (policy.get(DIR_OFFSET_BYTES) == Some(&XFRM_POLICY_OUT)).then_some(true)
         }
-        datagram = datagram.get(length_bytes.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(None)
-}
-
-fn error_of(payload: &[u8]) -> io::Error {
-    match payload.first_chunk() {
-        Some(code) => io::Error::from_raw_os_error(i32::from_ne_bytes(*code).saturating_neg()),
-        None => io::ErrorKind::InvalidData.into(),
-    }
+        Some(_) => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_core::{NLMSG_DONE, NLMSG_ERROR};
+
+    use super::dump::HEADER_BYTES;
     use super::*;
 
     fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
