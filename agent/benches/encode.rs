@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use netconsole_agent::netconsole::format::userdata;
-use netconsole_agent::netconsole::{Encoder, Format, Sysdata};
+use netconsole_agent::netconsole::{Encoder, Format, SysdataKey};
 use netconsole_agent::record::{Context, Record};
 
 fn record(text: &[u8]) -> Record<'_> {
@@ -53,7 +53,7 @@ fn encode(c: &mut Criterion) {
     let mut full = plain.clone();
     full.release_prefix = true;
     full.userdata = userdata([("site", "fra1 rack=7"), ("role", "db")]).unwrap_or_default();
-    full.sysdata = Sysdata { cpu: true, taskname: true, release: true, msgid: true };
+    full.sysdata = SysdataKey::ALL[..4].iter().copied().collect();
     let basic = Format::basic(b"7.2.12+deb13-amd64");
     let (short, long) = (text(100), text(1000));
     let escapes = vec![b'\n'; 1000];

@@ -11,7 +11,8 @@ use std::{
 };
 
 use netconsole_agent::control::{
-    socket::{Reply, Request, VERSION, ask},
+    protocol::{Reply, Request},
+    socket::ask,
     status::Status,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -128,7 +129,7 @@ impl Agent {
     /// If the agent does not answer.
     #[must_use]
     pub fn status(&self) -> Status {
-        let reply = self.ask(&Request::Status { v: VERSION });
+        let reply = self.ask(&Request::Status);
         let status = reply.and_then(|reply| reply.status);
         *status.unwrap_or_else(|| panic!("the agent gives no status; its log:\n{}", self.log()))
     }
@@ -145,7 +146,7 @@ impl Agent {
                 std::thread::sleep(Duration::from_millis(100));
                 panic!("the agent ended with {end}; its log:\n{}", self.log());
             }
-            let status = self.ask(&Request::Status { v: VERSION }).and_then(|reply| reply.status);
+            let status = self.ask(&Request::Status).and_then(|reply| reply.status);
             if let Some(status) = status {
                 if wanted(&status) {
                     return *status;

@@ -13,10 +13,7 @@ use agent_tests::{
     netns::{Pair, root_or_skip},
 };
 use netconsole_agent::{
-    control::{
-        socket::{Request, VERSION, ask},
-        status::Status,
-    },
+    control::{protocol::Request, socket::ask, status::Status},
     privileges,
 };
 use rustix::{
@@ -180,7 +177,7 @@ fn start(pair: &Pair, folder: &Path, bound: Option<CapabilitySet>) -> (Running, 
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut last = None;
     while Instant::now() < deadline {
-        last = ask(&socket, &Request::Status { v: VERSION }).ok().and_then(|reply| reply.status);
+        last = ask(&socket, &Request::Status).ok().and_then(|reply| reply.status);
         if let Some(status) = &last
             && status.targets.len() == targets.len()
             && status.targets.iter().all(|target| target.state == "active")

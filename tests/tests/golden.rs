@@ -10,7 +10,7 @@ use std::time::Duration;
 use netconsole_agent::netconsole::decode::{parse_record, split_body};
 use netconsole_agent::netconsole::format::{record_limit_bytes, userdata};
 use netconsole_agent::netconsole::{
-    Encoder, Format, Limits, Reassembler, Sysdata, escape, parse_header,
+    Encoder, Format, Limits, Reassembler, SysdataKey, escape, parse_header,
 };
 use netconsole_agent::record::{Context, Record};
 use serde::Deserialize;
@@ -154,7 +154,7 @@ fn extended_format(kernel: &str, port: u16) -> Format {
     }
     let knows_sysdata = kernel.starts_with("7.");
     if port == 6665 && knows_sysdata {
-        format.sysdata = Sysdata { cpu: true, taskname: true, release: true, msgid: true };
+        format.sysdata = SysdataKey::ALL[..4].iter().copied().collect();
     }
     format
 }

@@ -32,7 +32,7 @@ use netconsole_agent::{
     frame::{FrameAddresses, HeaderTemplate},
     handover::{ControlEnd, handover},
     ledger::{Ledger, SharedLedger},
-    netconsole::{Format, Sysdata, format::userdata},
+    netconsole::{Format, SysdataKey, format::userdata},
     pump::{Command, Pump, PumpParts, PumpStats, Returned, TargetSeed},
     store::Store,
     target::{Route, TargetSettings},
@@ -170,7 +170,7 @@ fn lanes(release: &[u8]) -> Vec<Lane> {
         |name, socket, port, format| Lane { name, socket, port, format, max_level: LEVEL_DEBUG };
     let mut rich = Format::extended(release);
     rich.release_prefix = true;
-    rich.sysdata = Sysdata { cpu: true, taskname: true, release: true, msgid: true };
+    rich.sysdata = SysdataKey::ALL[..4].iter().copied().collect();
     rich.userdata = userdata([("rack", "r12"), ("note", "steady")]).expect("userdata");
     vec![
         lane("xdp", 0, Some(7000), Format::extended(release)),

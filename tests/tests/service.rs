@@ -20,7 +20,8 @@ use agent_tests::{
 };
 use netconsole_agent::{
     control::{
-        socket::{Request, VERSION, ask},
+        protocol::Request,
+        socket::ask,
         status::{Account, Status, TargetStatus},
     },
     egress::xdp,
@@ -350,7 +351,7 @@ fn it_never_writes_to_the_kernel_log() {
         .map(|entry| entry.expect("a thread").file_name().into_string().expect("a number"))
         .collect();
     write(&numbered("own", 200), 400);
-    let _ = ask(&agent.socket(), &Request::Resolve { v: VERSION, target: None });
+    let _ = ask(&agent.socket(), &Request::Resolve { target: None });
     catch_up(&mut agent);
     let log = agent.stop();
     peer.settle(QUIET);
@@ -723,7 +724,7 @@ impl Bare {
     fn wait_for_socket(&mut self, socket: &Path) -> Status {
         let begin = Instant::now();
         loop {
-            let reply = ask(socket, &Request::Status { v: VERSION }).ok();
+            let reply = ask(socket, &Request::Status).ok();
             if let Some(status) = reply.and_then(|reply| reply.status)
                 && status.pid == self.child.id()
             {

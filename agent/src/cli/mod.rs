@@ -15,7 +15,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config::ConfigError, control::socket};
+use crate::{
+    config::ConfigError,
+    control::{protocol, socket},
+};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/netconsole-agent/agent.toml";
@@ -58,7 +61,7 @@ struct SocketArgs {
 
 impl SocketArgs {
     /// Asks the agent; a refusal is an error.
-    fn ask(&self, request: &socket::Request) -> anyhow::Result<socket::Reply> {
+    fn ask(&self, request: &protocol::Request) -> anyhow::Result<protocol::Reply> {
         let reply = socket::ask(&self.socket, request)?;
         match &reply.error {
             Some(error) if !reply.ok => Err(anyhow::anyhow!("the agent refused: {error}")),

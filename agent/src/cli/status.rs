@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{SocketArgs, print};
-use crate::control::socket::{Request, VERSION};
+use crate::control::protocol::Request;
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -18,7 +18,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    let reply = args.socket.ask(&Request::Status { v: VERSION })?;
+    let reply = args.socket.ask(&Request::Status)?;
     let status = reply.status.context("the agent sent no status")?;
     if args.json {
         print(&(serde_json::to_string_pretty(&status)? + "\n"))

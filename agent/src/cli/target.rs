@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::SocketArgs;
-use crate::control::socket::{Request, VERSION};
+use crate::control::protocol::Request;
 
 /// Arguments of `target`.
 #[derive(Args, Debug)]
@@ -43,15 +43,9 @@ enum Action {
 
 pub(super) fn run(args: &TargetArgs) -> anyhow::Result<()> {
     let (socket, request) = match &args.action {
-        Action::Resolve { name, socket } => {
-            (socket, Request::Resolve { v: VERSION, target: name.clone() })
-        }
-        Action::Enable { name, socket } => {
-            (socket, Request::Enable { v: VERSION, target: name.clone() })
-        }
-        Action::Disable { name, socket } => {
-            (socket, Request::Disable { v: VERSION, target: name.clone() })
-        }
+        Action::Resolve { name, socket } => (socket, Request::Resolve { target: name.clone() }),
+        Action::Enable { name, socket } => (socket, Request::Enable { target: name.clone() }),
+        Action::Disable { name, socket } => (socket, Request::Disable { target: name.clone() }),
     };
     socket.ask(&request).map(drop)
 }

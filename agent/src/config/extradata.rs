@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::table::Table;
-use crate::netconsole::{FormatKind, Sysdata, format};
+use crate::netconsole::{FormatKind, Sysdata, SysdataKey, format};
 
 /// Text and extra data together must stay below this, for netconsd to put the
 /// fragments together again (`NCRX_LINE_MAX`, ncrx.h of netconsd).
@@ -41,7 +41,7 @@ pub(super) fn userdata(
             table.problem(key.span(), message, "a key without slashes".to_owned());
             continue;
         }
-        if is_on(sysdata, name) {
+        if sysdata.keys().any(|key| key.name() == name) {
             let message = format!("receivers will see `{name}` twice: from userdata and sysdata");
             table.warning(key.span(), message, "the line of userdata comes first");
         }
@@ -68,25 +68,12 @@ pub(super) fn sysdata(table: &mut Table<'_, '_>, format: FormatKind) -> Sysdata 
     let Some((entries, span)) = table.table("sysdata") else { return Sysdata::default() };
     needs_extended(table, format, "sysdata", span.clone());
     let mut inner = table.inner(entries, "sysdata", span);
-    let mut is_on = |key| inner.bool(key).is_some_and(|(on, _)| on);
-    let sysdata = Sysdata {
-        cpu: is_on("cpu"),
-        taskname: is_on("taskname"),
-        release: is_on("release"),
-        msgid: is_on("msgid"),
-    };
+    let wanted = SysdataKey::ALL
+        .into_iter()
+        .filter(|key| inner.bool(key.name()).is_some_and(|(on, _)| on))
+        .collect();
     inner.finish();
-    sysdata
-}
-
-fn is_on(sysdata: Sysdata, key: &str) -> bool {
-    match key {
-        "cpu" => sysdata.cpu,
-        "taskname" => sysdata.taskname,
-        "release" => sysdata.release,
-        "msgid" => sysdata.msgid,
-        _ => false,
-    }
+    wanted
 }
 
 fn needs_extended(table: &mut Table<'_, '_>, format: FormatKind, what: &str, span: Range<usize>) {

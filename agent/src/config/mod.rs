@@ -17,6 +17,7 @@ use std::{
     io::{self, Read as _},
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub use diagnostic::{ConfigError, Diagnostic, Severity, Warnings};
@@ -26,6 +27,7 @@ use crate::{
     capture::Choice,
     egress::EgressKind,
     netconsole::{FormatKind, Sysdata},
+    target::filter::spec::{Rate, Rule},
 };
 
 /// Port of the receiver, unless the configuration says otherwise (`A.3` of
@@ -56,6 +58,8 @@ pub struct Config {
 pub struct Agent {
     /// Path of the control socket.
     pub control_socket: PathBuf,
+    /// Group whose members may ask the agent things; only root if `None`.
+    pub control_group: Option<String>,
     /// Which source of records.
     pub capture: Choice,
     /// Size of the record store in bytes.
@@ -68,6 +72,7 @@ impl Default for Agent {
     fn default() -> Self {
         Self {
             control_socket: PathBuf::from("/run/netconsole-agent/control.sock"),
+            control_group: None,
             capture: Choice::Auto,
             store_bytes: 16 << 20,
             ring_bytes: 8 << 20,
@@ -80,6 +85,8 @@ impl Default for Agent {
 pub struct Target {
     /// Its name.
     pub name: String,
+    /// Whether it is switched on when it is new.
+    pub enabled: bool,
     /// The receiver.
     pub remote: Remote,
     /// Device to send through, by name or by MAC (lower case, with colons); the
@@ -97,6 +104,14 @@ pub struct Target {
     pub release: bool,
     /// Least severe level that is sent.
     pub max_level: u8,
+    /// Facilities that are sent; all if `None`.
+    pub facilities: Option<Vec<u8>>,
+    /// Rules, the first that matches decides.
+    pub filter: Vec<Rule>,
+    /// Most records in a time, besides those of an oops or panic.
+    pub rate: Option<Rate>,
+    /// How often it says that it is alive.
+    pub keepalive: Option<Duration>,
     /// Source address; the route decides if `None`.
     pub local_ip: Option<IpAddr>,
     /// Source port.
@@ -105,7 +120,8 @@ pub struct Target {
     pub remote_mac: Option<[u8; 6]>,
     /// Most datagrams per second in the long run; no limit if `None`.
     pub pace: Option<u32>,
-    /// Keys and values that are added to each record, in the order of the file.
+    /// Keys and values that are added to each record, in the order of the file. A value may be
+    /// a template: `{file:/etc/rack}`, `{env:JOB}`.
     pub userdata: Vec<(String, String)>,
     /// Lines that the agent adds by itself.
     pub sysdata: Sysdata,

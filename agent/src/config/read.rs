@@ -219,6 +219,7 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
     let userdata = extradata::userdata(table, format, sysdata);
     Some(Target {
         name: name.to_owned(),
+        enabled: true,
         remote: remote?,
         device: device.flatten(),
         egress,
@@ -227,6 +228,10 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
         format,
         release: release.is_some_and(|(release, _)| release),
         max_level,
+        facilities: None,
+        filter: Vec::new(),
+        rate: None,
+        keepalive: None,
         local_ip,
         local_port,
         remote_mac,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::capture::SourceKind;
+use crate::{capture::SourceKind, netconsole::SysdataKey};
 
 fn problems(text: &str) -> Vec<Diagnostic> {
     match parse(text, "agent.toml") {
@@ -73,7 +73,7 @@ pace = "100/s"
     assert_eq!(a.remote_mac, Some([0x52, 0x54, 0, 0xaa, 0xbb, 1]));
     let keys: Vec<_> = a.userdata.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["zebra", "rack"], "the order of the file");
-    assert_eq!(a.sysdata, Sysdata { cpu: true, msgid: true, ..Sysdata::default() });
+    assert_eq!(a.sysdata, [SysdataKey::Cpu, SysdataKey::Msgid].into_iter().collect());
     assert_eq!((a.pace, b.pace, c.pace), (None, Some(20_000), Some(100)));
     assert_eq!(c.remote.to_string(), "netcons.example.net:1514");
     assert_eq!(c.device.as_deref(), Some("02:00:00:00:00:0a"));

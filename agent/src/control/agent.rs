@@ -17,7 +17,8 @@ use super::{
     host_format::HostFormat,
     manager::Manager,
     netdev::{self, NetdevSource, readable_events},
-    socket::{self, Asked, Reply, Request},
+    protocol::{Reply, Request},
+    socket::{self, Asked},
     status::{CaptureStatus, Status},
 };
 use crate::{
@@ -235,21 +236,21 @@ impl Agent {
                 Some((request, answer)) = asked.recv() => {
                     // A client that has gone away needs no answer.
                     let _ = match request {
-                        Request::Status { .. } => answer.send(Reply {
-                            ok: true,
-                            error: None,
+                        Request::Status => answer.send(Reply {
                             status: Some(Box::new(control.status(&manager))),
+                            ..Reply::done()
                         }),
-                        Request::Resolve { target, .. } => {
+                        Request::Resolve { target } => {
                             manager.resolve(target.as_deref(), answer);
                             Ok(())
                         }
-                        Request::Enable { target, .. } => {
+                        Request::Enable { target } => {
                             answer.send(manager.switch(&target, true))
                         }
-                        Request::Disable { target, .. } => {
+                        Request::Disable { target } => {
                             answer.send(manager.switch(&target, false))
                         }
+                        _ => answer.send(Reply::refused("this agent cannot do that yet")),
                     };
                 }
                 () = flush_log(&mut programs_log) => {}

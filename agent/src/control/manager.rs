@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     life::{self, Life},
     netdev::NetdevChange,
-    socket::Reply,
+    protocol::Reply,
     sockets::{Opened, Sockets},
     status::TargetStatus,
     way::{self, WayOut},

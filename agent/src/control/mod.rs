@@ -8,6 +8,7 @@ pub mod host_format;
 mod life;
 pub mod manager;
 mod netdev;
+pub mod protocol;
 pub mod socket;
 mod sockets;
 pub mod status;

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -18,83 +17,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::status::Status;
+use super::protocol::{Reply, Request};
 
-/// Version of the protocol.
-pub const VERSION: u32 = 1;
 const REQUEST_MAX_BYTES: u64 = 4096;
 const CLIENTS_MAX: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A request.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(tag = "cmd", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
-    /// Report the state.
-    Status {
-        /// Must be [`VERSION`].
-        v: u32,
-    },
-    /// Find the next hops anew, of one target or of all.
-    Resolve {
-        /// Must be [`VERSION`].
-        v: u32,
-        /// The target; all if absent.
-        target: Option<String>,
-    },
-    /// Switch a target on, until the agent ends.
-    Enable {
-        /// Must be [`VERSION`].
-        v: u32,
-        /// The target.
-        target: String,
-    },
-    /// Switch a target off, until the agent ends.
-    Disable {
-        /// Must be [`VERSION`].
-        v: u32,
-        /// The target.
-        target: String,
-    },
-}
-
-impl Request {
-    fn version(&self) -> u32 {
-        match self {
-            Self::Status { v }
-            | Self::Resolve { v, .. }
-            | Self::Enable { v, .. }
-            | Self::Disable { v, .. } => *v,
-        }
-    }
-}
-
-/// An answer.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Reply {
-    /// Whether the request was carried out.
-    pub ok: bool,
-    /// Why it was not.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub error: Option<String>,
-    /// The answer to `status`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub status: Option<Box<Status>>,
-}
-
-impl Reply {
-    /// Carried out, with nothing to tell.
-    #[must_use]
-    pub fn done() -> Self {
-        Self { ok: true, error: None, status: None }
-    }
-
-    /// Not carried out.
-    #[must_use]
-    pub fn refused(error: impl Into<String>) -> Self {
-        Self { ok: false, error: Some(error.into()), status: None }
-    }
-}
 
 /// A request with the way back to its client.
 pub type Asked = (Request, oneshot::Sender<Reply>);
@@ -211,13 +138,10 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<
 }
 
 async fn answer(line: &[u8], asked: &mpsc::Sender<Asked>) -> Reply {
-    let request: Request = match serde_json::from_slice(line) {
+    let request = match Request::parse(line) {
         Ok(request) => request,
-        Err(error) => return Reply::refused(format!("the request is not understood: {error}")),
+        Err(error) => return Reply::refused(error),
     };
-    if request.version() != VERSION {
-        return Reply::refused(format!("this agent speaks version {VERSION} of the protocol"));
-    }
     let (sender, receiver) = oneshot::channel();
     if asked.send((request, sender)).await.is_err() {
         return Reply::refused("the agent is stopping");
@@ -234,9 +158,9 @@ pub fn ask(path: &Path, request: &Request) -> Result<Reply, SocketError> {
     let failed = |source| SocketError::Connect { path: path.to_owned(), source };
     let mut stream = std::os::unix::net::UnixStream::connect(path).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut text = serde_json::to_vec(request).map_err(|_| SocketError::Answer(path.to_owned()))?;
-    text.push(b'\n');
-    stream.write_all(&text).map_err(failed)?;
+    let mut text = request.to_line().map_err(|_| SocketError::Answer(path.to_owned()))?;
+    text.push('\n');
+    stream.write_all(text.as_bytes()).map_err(failed)?;
     let mut line = String::new();
     std::io::BufReader::new(stream).read_line(&mut line).map_err(failed)?;
     serde_json::from_str(&line).map_err(|_| SocketError::Answer(path.to_owned()))

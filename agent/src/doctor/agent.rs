@@ -4,7 +4,8 @@ use std::{io, path::Path, path::PathBuf};
 
 use super::Finding;
 use crate::control::{
-    socket::{Request, SocketError, VERSION, ask},
+    protocol::Request,
+    socket::{SocketError, ask},
     status::Status,
 };
 
@@ -67,7 +68,7 @@ impl Facts {
     pub(super) fn gather(socket: &Path) -> Self {
         let unknown =
             |cause: String, denied| Self::Unknown { socket: socket.to_owned(), cause, denied };
-        match ask(socket, &Request::Status { v: VERSION }) {
+        match ask(socket, &Request::Status) {
             Ok(reply) => match reply.status {
                 Some(status) => Self::Running(Running::new(*status)),
                 None => unknown(reply.error.unwrap_or_else(|| "no status".to_owned()), false),

@@ -8,7 +8,7 @@
 
 use super::DATAGRAM_MAX_BYTES;
 use super::basic;
-use super::format::{Format, FormatKind, RECORD_LIMIT_BYTES, RELEASE_MAX_BYTES};
+use super::format::{Format, FormatKind, RECORD_LIMIT_BYTES, RELEASE_MAX_BYTES, SysdataKey};
 use super::out::{Out, decimal_len};
 use crate::record::{Caller, Record};
 
@@ -141,24 +141,24 @@ fn write_body(record: &Record<'_>, out: &mut Out<'_>) {
 /// The lines in the kernel's fixed order. Like the kernel it escapes nothing.
 fn write_sysdata(record: &Record<'_>, format: &Format, msgid: u32, out: &mut Out<'_>) {
     if let Some(context) = record.context {
-        if format.sysdata.cpu {
+        if format.sysdata.contains(SysdataKey::Cpu) {
             out.raw(b" cpu=");
             out.number(u64::from(context.cpu));
             out.byte(b'\n');
         }
-        if format.sysdata.taskname {
+        if format.sysdata.contains(SysdataKey::Taskname) {
             let task = &context.task[..context.task.len().min(crate::record::TASK_MAX_BYTES)];
             out.raw(b" taskname=");
             out.raw(task);
             out.byte(b'\n');
         }
     }
-    if format.sysdata.release {
+    if format.sysdata.contains(SysdataKey::Release) {
         out.raw(b" release=");
         out.raw(format.release_sent());
         out.byte(b'\n');
     }
-    if format.sysdata.msgid {
+    if format.sysdata.contains(SysdataKey::Msgid) {
         out.raw(b" msgid=");
         out.number(u64::from(msgid));
         out.byte(b'\n');
@@ -264,7 +264,7 @@ impl<'e> Datagrams<'e> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netconsole::format::{Sysdata, userdata};
+    use crate::netconsole::format::userdata;
     use crate::record::Context;
 
     fn record(text: &[u8]) -> Record<'_> {
@@ -333,7 +333,10 @@ mod tests {
     fn sysdata_comes_after_userdata_and_only_as_far_as_known() {
         let mut format = Format::extended(b"7.2.12");
         format.userdata = userdata([("role", "db")]).expect("valid");
-        format.sysdata = Sysdata { cpu: true, taskname: true, release: true, msgid: true };
+        format.sysdata =
+            [SysdataKey::Cpu, SysdataKey::Taskname, SysdataKey::Release, SysdataKey::Msgid]
+                .into_iter()
+                .collect();
         let mut rec = record(b"x");
         assert_eq!(one(&rec, &format), "14,430,6122216,-;x\n role=db\n release=7.2.12\n msgid=9\n");
         rec.context = Some(Context { cpu: 1, pid: 2, task: b"sh", cgroup_id: 0, cgroup: b"" });

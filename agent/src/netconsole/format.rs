@@ -27,17 +27,137 @@ pub enum FormatKind {
     Basic,
 }
 
-/// Which lines of extra data the agent adds by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sysdata {
+/// A line of extra data that the agent adds by itself. The first four are the
+/// kernel's (`enum sysdata_feature`, `drivers/net/netconsole.c`) in its order; the
+/// others are ours and follow them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SysdataKey {
     /// ` cpu=N`: the CPU that called printk.
-    pub cpu: bool,
+    Cpu,
     /// ` taskname=NAME`: the task that called printk.
-    pub taskname: bool,
+    Taskname,
     /// ` release=R`: the kernel release.
-    pub release: bool,
+    Release,
     /// ` msgid=N`: the number that the caller of the encoder passes.
-    pub msgid: bool,
+    Msgid,
+    /// ` pid=N`: the thread id of the task that called printk.
+    Pid,
+    /// ` cgroup=PATH`: the cgroup of that task; its leaf name while the path is not known.
+    Cgroup,
+    /// ` unit=NAME`: the systemd unit or container of that cgroup.
+    Unit,
+    /// ` hostname=NAME`.
+    Hostname,
+    /// ` boot_id=UUID`.
+    BootId,
+    /// ` uptime=SECONDS`: time since boot when the record was printed, suspend included.
+    Uptime,
+    /// ` livepatch=NAME,…`: applied live patches.
+    Livepatch,
+    /// ` taint=FLAGS`: why the kernel is tainted.
+    Taint,
+    /// ` thp=ENABLED/DEFRAG`: transparent huge pages.
+    Thp,
+    /// ` sched_ext=STATE/SCHEDULER`.
+    SchedExt,
+    /// ` nic=DEVICE/QUEUE`: where the record left the host.
+    Nic,
+}
+
+impl SysdataKey {
+    /// All keys, in the order of their lines.
+    pub const ALL: [Self; 15] = [
+        Self::Cpu,
+        Self::Taskname,
+        Self::Release,
+        Self::Msgid,
+        Self::Pid,
+        Self::Cgroup,
+        Self::Unit,
+        Self::Hostname,
+        Self::BootId,
+        Self::Uptime,
+        Self::Livepatch,
+        Self::Taint,
+        Self::Thp,
+        Self::SchedExt,
+        Self::Nic,
+    ];
+
+    /// The name in the configuration and on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Taskname => "taskname",
+            Self::Release => "release",
+            Self::Msgid => "msgid",
+            Self::Pid => "pid",
+            Self::Cgroup => "cgroup",
+            Self::Unit => "unit",
+            Self::Hostname => "hostname",
+            Self::BootId => "boot_id",
+            Self::Uptime => "uptime",
+            Self::Livepatch => "livepatch",
+            Self::Taint => "taint",
+            Self::Thp => "thp",
+            Self::SchedExt => "sched_ext",
+            Self::Nic => "nic",
+        }
+    }
+
+    /// Most bytes of its value; longer ones are cut.
+    #[must_use]
+    pub fn value_max_bytes(self) -> usize {
+        match self {
+            Self::Cpu | Self::Msgid | Self::Pid => 10,
+            Self::Taskname => crate::record::TASK_MAX_BYTES,
+            Self::Release | Self::Hostname => RELEASE_MAX_BYTES,
+            Self::Cgroup | Self::Unit | Self::Livepatch => USERDATA_VALUE_MAX_BYTES,
+            Self::BootId => 36,
+            Self::Uptime => 20,
+            Self::Taint => 32,
+            Self::Thp | Self::SchedExt => 64,
+            // An interface name, a slash and a number.
+            Self::Nic => 26,
+        }
+    }
+
+    /// Most bytes of its line ` key=value\n`.
+    #[must_use]
+    pub fn line_max_bytes(self) -> usize {
+        self.name().len() + self.value_max_bytes() + " =\n".len()
+    }
+}
+
+/// Which lines of extra data the agent adds by itself: a set of [`SysdataKey`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sysdata(u16);
+
+impl Sysdata {
+    /// Whether the line is wanted.
+    #[must_use]
+    pub fn contains(self, key: SysdataKey) -> bool {
+        self.0 & (1 << key as u16) != 0
+    }
+
+    /// The keys that are wanted, in the order of their lines.
+    pub fn keys(self) -> impl Iterator<Item = SysdataKey> {
+        SysdataKey::ALL.into_iter().filter(move |key| self.contains(*key))
+    }
+
+    /// Most bytes that all the lines need.
+    #[must_use]
+    pub fn max_bytes(self) -> usize {
+        self.keys().map(SysdataKey::line_max_bytes).sum()
+    }
+}
+
+impl FromIterator<SysdataKey> for Sysdata {
+    fn from_iter<I: IntoIterator<Item = SysdataKey>>(keys: I) -> Self {
+        Self(keys.into_iter().fold(0, |set, key| set | 1 << key as u16))
+    }
 }
 
 /// What the lines of the basic format begin with, and when they are cut.

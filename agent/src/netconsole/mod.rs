@@ -23,7 +23,7 @@ mod proptests;
 
 pub use decode::{DecodeError, Dict, DictLine, Flag, Fragment, Header, parse_header};
 pub use encode::{Datagrams, Encoder};
-pub use format::{BasicStyle, Format, FormatKind, Sysdata, UserdataError};
+pub use format::{BasicStyle, Format, FormatKind, Sysdata, SysdataKey, UserdataError};
 pub use reassemble::{Limits, Message, Reassembler};
 
 /// Longest datagram in bytes (`MAX_PRINT_CHUNK`, `drivers/net/netconsole.c`).

@@ -103,12 +103,8 @@ fn formats() -> impl Strategy<Value = Format> {
             userdata.push(b'\n');
             format.userdata = userdata.into();
             format.release_prefix = switch[1];
-            format.sysdata = Sysdata {
-                cpu: switch[2],
-                taskname: switch[3],
-                release: switch[4],
-                msgid: switch[5],
-            };
+            let keys = SysdataKey::ALL.into_iter().zip(&switch[2..6]);
+            format.sysdata = keys.filter(|(_, on)| **on).map(|(key, _)| key).collect();
             format.basic.syslog_prefix = switch[6];
             format.basic.caller = switch[7];
             format.basic.buffer_bytes = limit;

@@ -20,7 +20,7 @@ use crate::{
     egress::memory::{self, MemoryHandle},
     handover::{ControlEnd, handover},
     ledger::{Ledger, LostReason, SharedLedger},
-    netconsole::{Format, Sysdata},
+    netconsole::{Format, SysdataKey},
     record::Record,
     target::{Pace, TargetSettings},
 };
@@ -39,7 +39,7 @@ struct Control {
 
 fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
     let mut format = Format::extended(b"6.12.0");
-    format.sysdata = Sysdata { msgid: true, ..Sysdata::default() };
+    format.sysdata = [SysdataKey::Msgid].into_iter().collect();
     TargetSettings { name: "test".to_owned(), format, max_level, pace }
 }
 

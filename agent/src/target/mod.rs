@@ -3,6 +3,7 @@
 //! [`TargetSettings`] are immutable and shared; [`Route`] is owned by the pump
 //! while it is in use. How a route is found is the business of `control` and `net`.
 
+pub mod filter;
 pub mod pace;
 pub mod state;
 
