@@ -21,12 +21,20 @@ pub enum LostReason {
     Refused,
     /// A packet of it is longer than the device's MTU allows.
     TooLong,
+    /// The target was removed before it could be sent.
+    Removed,
 }
 
 impl LostReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Backlog, Self::KernelOverwrote, Self::NotCaptured, Self::Refused, Self::TooLong];
+    pub const ALL: [Self; 6] = [
+        Self::Backlog,
+        Self::KernelOverwrote,
+        Self::NotCaptured,
+        Self::Refused,
+        Self::TooLong,
+        Self::Removed,
+    ];
 
     /// The name used in `status`, in the log and in metrics.
     #[must_use]
@@ -37,6 +45,7 @@ impl LostReason {
             Self::NotCaptured => "not_captured",
             Self::Refused => "refused",
             Self::TooLong => "too_long",
+            Self::Removed => "removed",
         }
     }
 }
@@ -62,9 +71,15 @@ pub struct Ledger {
     pub approximated: u64,
     /// Packets handed to the way out; what a retired socket gave back counts again.
     pub packets: u64,
+    /// Messages (of operators, keepalives, notices) that the kernel took; they are no records.
+    pub messages: u64,
+    /// Messages that could not be sent.
+    pub messages_lost: u64,
 }
 
-const FIELDS: usize = 8 + LostReason::ALL.len();
+/// Words of a ledger before the reasons.
+const COUNTS: usize = 10;
+const FIELDS: usize = COUNTS + LostReason::ALL.len();
 
 impl Ledger {
     /// Seqs the target has been responsible for.
@@ -107,9 +122,11 @@ impl Ledger {
             waiting,
             approximated,
             packets,
+            messages,
+            messages_lost,
         } = self;
         let mut words = [0; FIELDS];
-        words[..8].copy_from_slice(&[
+        words[..COUNTS].copy_from_slice(&[
             first_seq,
             next_seq,
             sent,
@@ -118,16 +135,29 @@ impl Ledger {
             waiting,
             approximated,
             packets,
+            messages,
+            messages_lost,
         ]);
-        words[8..].copy_from_slice(&lost);
+        words[COUNTS..].copy_from_slice(&lost);
         words
     }
 
     fn from_words(words: &[u64; FIELDS]) -> Self {
         let mut lost = [0; LostReason::ALL.len()];
-        lost.copy_from_slice(&words[8..]);
-        let [first_seq, next_seq, sent, filtered, in_flight, waiting, approximated, packets, ..] =
-            *words;
+        lost.copy_from_slice(&words[COUNTS..]);
+        let [
+            first_seq,
+            next_seq,
+            sent,
+            filtered,
+            in_flight,
+            waiting,
+            approximated,
+            packets,
+            messages,
+            messages_lost,
+            ..,
+        ] = *words;
         Self {
             first_seq,
             next_seq,
@@ -138,6 +168,8 @@ impl Ledger {
             waiting,
             approximated,
             packets,
+            messages,
+            messages_lost,
         }
     }
 }

@@ -8,8 +8,11 @@
 
 mod deliver;
 pub mod flight;
+pub mod message;
 mod parts;
+pub mod recall;
 mod tag;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +20,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use rtrb::Consumer;
 
-use self::deliver::{PumpTarget, Stop};
+pub use self::deliver::PumpTarget;
+use self::deliver::Stop;
 pub use self::parts::{Command, PumpParts, PumpStats, Returned, TargetSeed};
+use self::tap::Tap;
 use crate::{
     capture::{
         bpf::MappedRing,
@@ -34,7 +39,9 @@ use crate::{
 };
 
 /// Most sockets the pump holds at once.
-pub const EGRESS_MAX: usize = 64;
+pub const EGRESS_MAX: usize = 128;
+/// Most targets.
+pub const TARGETS_MAX: usize = 128;
 /// Records sent to one target before the next one has its turn.
 const BATCH: usize = 64;
 /// The ring is looked at this often even if nobody rings: a CPU with interrupts
@@ -59,7 +66,10 @@ pub struct Pump {
     sequencer: Sequencer,
     store: Store,
     handover: PumpEnd<Command, Returned>,
-    targets: Vec<PumpTarget>,
+    /// By index; never longer than [`TARGETS_MAX`].
+    targets: Vec<Option<Box<PumpTarget>>>,
+    /// How many targets there have been; tells those of one index apart.
+    generation: u8,
     egresses: Vec<Option<Box<dyn Egress>>>,
     encoder: Encoder,
     stats: Arc<PumpStats>,
@@ -74,11 +84,11 @@ impl Pump {
     /// # Errors
     /// If the process has no descriptor left for the wait.
     pub fn new(parts: PumpParts) -> std::io::Result<Self> {
-        let PumpParts { ring, doorbell, kmsg, waker, sequencer, store, handover, targets, stats } =
-            parts;
+        let PumpParts { ring, doorbell, kmsg, waker, sequencer, store, handover, stats } = parts;
         Ok(Self {
             waiter: Waiter::new(waker, doorbell)?,
-            targets: targets.into_iter().map(|seed| PumpTarget::new(seed, &store)).collect(),
+            targets: (0..TARGETS_MAX).map(|_| None).collect(),
+            generation: 0,
             egresses: (0..EGRESS_MAX).map(|_| None).collect(),
             encoder: Encoder::new(),
             stop_at_ns: None,
@@ -114,7 +124,7 @@ impl Pump {
     }
 
     fn wait(&mut self, now: u64, progress: &Progress, sent: usize, moved: usize) {
-        let stops = || self.targets.iter().map(PumpTarget::stop);
+        let stops = || self.targets.iter().flatten().map(|target| target.stop());
         let held = stops().any(|stop| matches!(stop, Stop::Full | Stop::OtherSocket));
         let in_flight = self.egresses.iter().flatten().any(|egress| egress.queued() > 0);
         if sent > 0 || moved > 0 || !(held || in_flight) {
@@ -161,13 +171,71 @@ impl Pump {
                 Command::Retire { index } => self.retire(index, now),
                 Command::Bind { target, route } => self.bind(target, Some(route)),
                 Command::Unbind { target } => self.bind(target, None),
+                Command::Add { index, target } => self.add(index, target),
+                Command::Remove { index } => self.remove(index),
+                Command::Message { target, message } => {
+                    let refused = match self.target(target) {
+                        Some(target) => target.message(message).err(),
+                        None => Some(message),
+                    };
+                    if let Some(message) = refused {
+                        self.handover.give_back(Returned::Message(message));
+                    }
+                }
+                Command::Tap { target, tap } => self.tap(target, Some(tap)),
+                Command::Untap { target } => self.tap(target, None),
+                Command::Recall { mut into } => {
+                    into.copy(&self.store);
+                    self.handover.give_back(Returned::Recall(into));
+                }
                 Command::Stop { deadline_ns } => self.stop_at_ns = Some(deadline_ns),
             }
         }
     }
 
+    fn target(&mut self, index: usize) -> Option<&mut PumpTarget> {
+        self.targets.get_mut(index)?.as_deref_mut()
+    }
+
+    fn add(&mut self, index: usize, mut target: Box<PumpTarget>) {
+        self.generation = self.generation.wrapping_add(1);
+        target.begin(self.generation, &self.store);
+        let old = match self.targets.get_mut(index) {
+            Some(place) => place.replace(target),
+            None => Some(target),
+        };
+        if let Some(target) = old {
+            self.handover.give_back(Returned::Target { index, target });
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(mut target) = self.targets.get_mut(index).and_then(Option::take) else { return };
+        if let Some(route) = target.bind(None) {
+            self.handover.give_back(Returned::Route(route));
+        }
+        if let Some(tap) = target.tap(None) {
+            self.handover.give_back(Returned::Tap(tap));
+        }
+        while let Some(message) = target.next_message_left() {
+            self.handover.give_back(Returned::Message(message));
+        }
+        target.end(&self.store);
+        self.handover.give_back(Returned::Target { index, target });
+    }
+
+    fn tap(&mut self, target: usize, tap: Option<Box<Tap>>) {
+        let old = match self.target(target) {
+            Some(target) => target.tap(tap),
+            None => tap,
+        };
+        if let Some(old) = old {
+            self.handover.give_back(Returned::Tap(old));
+        }
+    }
+
     fn bind(&mut self, target: usize, route: Option<Box<Route>>) {
-        let old = match self.targets.get_mut(target) {
+        let old = match self.target(target) {
             Some(target) => target.bind(route),
             None => route,
         };
@@ -180,9 +248,12 @@ impl Pump {
     /// rest is sent again by another one, and the box goes back to be closed.
     fn retire(&mut self, index: usize, now: u64) {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
-        let targets = &mut self.targets;
-        egress.abandon(&mut |tag, outcome| deliver::settle(targets, tag, outcome, now));
-        for target in targets {
+        let Self { targets, handover, .. } = self;
+        egress.abandon(&mut |tag, outcome| {
+            let message = deliver::settle(targets, tag, outcome, now);
+            message.into_iter().for_each(|message| handover.give_back(Returned::Message(message)));
+        });
+        for target in targets.iter_mut().flatten() {
             target.socket_retired(index);
         }
         self.stats.set_errno(index, 0);
@@ -191,7 +262,7 @@ impl Pump {
 
     fn flush_and_reap(&mut self, now: u64) -> usize {
         let mut moved = 0;
-        let Self { targets, egresses, stats, .. } = self;
+        let Self { targets, egresses, stats, handover, .. } = self;
         for (index, place) in egresses.iter_mut().enumerate() {
             let Some(egress) = place.as_mut().filter(|egress| egress.queued() > 0) else {
                 continue;
@@ -202,7 +273,9 @@ impl Pump {
             stats.set_errno(index, errno);
             egress.reap(&mut |tag, outcome| {
                 moved += 1;
-                deliver::settle(targets, tag, Some(outcome), now);
+                if let Some(message) = deliver::settle(targets, tag, Some(outcome), now) {
+                    handover.give_back(Returned::Message(message));
+                }
             });
         }
         moved
@@ -223,12 +296,12 @@ impl Pump {
     fn idle(&self) -> bool {
         !self.ring.ready()
             && self.kmsg.slots() == 0
-            && self.targets.iter().all(|target| target.stop() == Stop::Done)
+            && self.targets.iter().flatten().all(|target| target.stop() == Stop::Done)
             && self.egresses.iter().flatten().all(|egress| egress.queued() == 0)
     }
 
     fn publish(&mut self) {
-        for target in &mut self.targets {
+        for target in self.targets.iter_mut().flatten() {
             target.publish(&self.store);
         }
         self.stats.set_counts(&self.sequencer.counts());

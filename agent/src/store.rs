@@ -26,9 +26,16 @@ const FLAG_CALLER_TASK: u8 = 8;
 const FLAG_CALLER_CPU: u8 = 16;
 const FLAG_KERNEL_OVERWROTE: u8 = 32;
 
+/// How far [`Store::cursor_back`] goes, in entries.
+pub const RECALL_MAX: usize = 256;
+
 /// A ring of entries in strict seq order.
 pub struct Store {
     bytes: Box<[u8]>,
+    /// Where the newest entries begin; the place of one is its number's remainder.
+    recent: Box<[Cursor; RECALL_MAX]>,
+    /// Entries ever made.
+    entries: usize,
     /// Position behind the newest entry; positions only grow.
     end: u64,
     /// Position of the oldest entry.
@@ -40,7 +47,7 @@ pub struct Store {
 }
 
 /// One target's place in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     position: u64,
     seq: u64,
@@ -83,7 +90,8 @@ impl Store {
         for page in bytes.chunks_mut(4096) {
             page[0] = 1;
         }
-        Self { bytes, end: 0, start: 0, start_seq: next_seq, next_seq }
+        let recent = Box::new([Cursor { position: 0, seq: next_seq }; RECALL_MAX]);
+        Self { bytes, recent, entries: 0, end: 0, start: 0, start_seq: next_seq, next_seq }
     }
 
     /// First seq that the store has not seen.
@@ -96,6 +104,21 @@ impl Store {
     #[must_use]
     pub fn cursor_at_end(&self) -> Cursor {
         Cursor { position: self.end, seq: self.next_seq }
+    }
+
+    /// A cursor at the `back`th newest entry, or at the oldest that is left: at most
+    /// [`RECALL_MAX`] back.
+    #[must_use]
+    pub fn cursor_back(&self, back: usize) -> Cursor {
+        let back = back.min(self.entries).min(RECALL_MAX);
+        if back == 0 {
+            return self.cursor_at_end();
+        }
+        let cursor = self.recent[(self.entries - back) % RECALL_MAX];
+        if cursor.position < self.start {
+            return Cursor { position: self.start, seq: self.start_seq };
+        }
+        cursor
     }
 
     /// What the cursor points at; `None` if it has read everything.
@@ -164,9 +187,11 @@ impl Store {
         (self.end % self.len()) as usize
     }
 
-    fn commit(&mut self, at: usize, len_bytes: usize, kind: u8, next_seq: u64) {
+    fn commit(&mut self, at: usize, len_bytes: usize, kind: u8, first_seq: u64, next_seq: u64) {
         self.bytes[at..at + 4].copy_from_slice(&(len_bytes as u32).to_ne_bytes());
         self.bytes[at + 4] = kind;
+        self.recent[self.entries % RECALL_MAX] = Cursor { position: self.end, seq: first_seq };
+        self.entries += 1;
         self.end += len_bytes as u64;
         self.next_seq = next_seq;
     }
@@ -258,7 +283,7 @@ impl Sink for Store {
             entry[to..to + part.len()].copy_from_slice(part);
             to += part.len();
         }
-        self.commit(at, len_bytes, KIND_RECORD, record.seq + 1);
+        self.commit(at, len_bytes, KIND_RECORD, record.seq, record.seq + 1);
     }
 
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason) {
@@ -267,7 +292,7 @@ impl Sink for Store {
         entry[7] = if reason == MissingReason::KernelOverwrote { FLAG_KERNEL_OVERWROTE } else { 0 };
         entry[8..16].copy_from_slice(&first_seq.to_ne_bytes());
         entry[16..24].copy_from_slice(&count.to_ne_bytes());
-        self.commit(at, HEAD_BYTES, KIND_MISSING, first_seq + count);
+        self.commit(at, HEAD_BYTES, KIND_MISSING, first_seq, first_seq + count);
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    host_format::HostFormat,
+    host_format::{HostFormat, Prepared},
     manager::Manager,
     netdev::{self, NetdevSource, readable_events},
     protocol::{Reply, Request},
@@ -26,11 +26,11 @@ use crate::{
         self, Capture, CaptureError, SourceKind, SourceReport, bpf::Probes, kmsg::KmsgStats,
         wait::now_ns, wake::Waker,
     },
-    config::Config,
+    config::{self, Config},
     handover::handover,
     net::{NetError, Resolver},
     privileges,
-    pump::{EGRESS_MAX, Pump, PumpParts, PumpStats},
+    pump::{Command, EGRESS_MAX, Pump, PumpParts, PumpStats, TARGETS_MAX},
     store::Store,
 };
 
@@ -41,6 +41,10 @@ const STACK_BYTES: usize = 256 << 10;
 /// Changes of the network that wait to be looked at. When there are more, the
 /// kernel's socket buffer overflows in the end, and everything is looked at anew.
 const CHANGES_QUEUED: usize = 256;
+
+/// Most boxes that the pump holds: sockets, and per target itself, its route, a tap and some
+/// messages.
+const BOXES_LENT: usize = 2 * EGRESS_MAX + 8 * TARGETS_MAX;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +94,8 @@ pub struct Agent {
     pump_thread: JoinHandle<()>,
     kmsg_thread: JoinHandle<()>,
     listener: std::os::unix::net::UnixListener,
-    ledgers: Vec<Arc<crate::ledger::SharedLedger>>,
+    host_format: HostFormat,
+    targets: Vec<(config::Target, Prepared)>,
     control: crate::handover::ControlEnd<crate::pump::Command, crate::pump::Returned>,
 }
 
@@ -131,10 +136,17 @@ impl Agent {
         }
         tracing::info!(by = netdev.describe(), "Events of network devices are watched.");
 
-        let seeds = HostFormat::of_this_host(shows_caller).seeds(&config);
-        let ledgers = seeds.iter().map(|seed| Arc::clone(&seed.ledger)).collect();
-        let capacity = 2 * EGRESS_MAX + 2 * seeds.len() + 8;
-        let (control, pump_end) = handover(capacity);
+        let host_format = HostFormat::of_this_host(shows_caller);
+        let targets: Vec<_> = config
+            .targets
+            .iter()
+            .map(|target| (target.clone(), host_format.prepare(target)))
+            .collect();
+        let (mut control, pump_end) = handover(BOXES_LENT);
+        for (index, (_, shared)) in targets.iter().enumerate() {
+            // The ring holds more than there may be targets.
+            let _ = control.send(Command::Add { index, target: shared.for_the_pump() }, 1);
+        }
         let pump_stats = Arc::new(PumpStats::default());
         let mut pump = Pump::new(PumpParts {
             ring,
@@ -144,7 +156,6 @@ impl Agent {
             sequencer,
             store: Store::new(config.agent.store_bytes, first_seq),
             handover: pump_end,
-            targets: seeds,
             stats: Arc::clone(&pump_stats),
         })
         .map_err(system("set up the pump"))?;
@@ -180,7 +191,8 @@ impl Agent {
             pump_thread,
             kmsg_thread,
             listener,
-            ledgers,
+            host_format,
+            targets,
             control,
         })
     }
@@ -206,13 +218,13 @@ impl Agent {
         tokio::spawn(socket::serve(listener, asked_sender));
 
         let mut manager = Manager::new(
-            &self.config,
-            std::mem::take(&mut self.ledgers),
+            self.host_format.clone(),
             self.control,
             (Arc::clone(&self.pump_waker), Arc::clone(&self.pump_stats)),
             Resolver::new()?,
             changes,
         );
+        manager.adopt(std::mem::take(&mut self.targets));
         let control = ControlView {
             started: self.started,
             source: &self.source,
@@ -269,7 +281,7 @@ impl Agent {
         let deadline_ns = now_ns() + DRAIN_PATIENCE.as_nanos() as u64;
         manager.stop_pump(deadline_ns);
         while !self.pump_thread.is_finished() && now_ns() < deadline_ns + 500_000_000 {
-            manager.close_returned();
+            manager.take_back();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.kmsg_stop.store(true, Ordering::Release);
@@ -277,7 +289,7 @@ impl Agent {
         while !self.kmsg_thread.is_finished() && now_ns() < deadline_ns + 500_000_000 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        manager.close_returned();
+        manager.take_back();
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);

@@ -9,7 +9,7 @@ use crate::{
     config,
     ledger::SharedLedger,
     netconsole::{Format, FormatKind, format::userdata},
-    pump::TargetSeed,
+    pump::{PumpTarget, TargetSeed},
     target::{Pace, TargetSettings},
 };
 
@@ -39,7 +39,7 @@ impl HostFormat {
         }
     }
 
-    fn settings(&self, target: &config::Target) -> TargetSettings {
+    pub(super) fn settings(&self, target: &config::Target) -> TargetSettings {
         let mut format = match target.format {
             FormatKind::Extended => Format::extended(&self.release),
             FormatKind::Basic => Format::basic(&self.release),
@@ -60,16 +60,32 @@ impl HostFormat {
         }
     }
 
-    /// Prepares the targets of a configuration for a new pump.
+    /// Prepares a target for the pump.
     #[must_use]
-    pub fn seeds(&self, config: &config::Config) -> Vec<TargetSeed> {
-        config
-            .targets
-            .iter()
-            .map(|target| TargetSeed {
-                settings: Arc::new(ArcSwap::from_pointee(self.settings(target))),
-                ledger: Arc::new(SharedLedger::default()),
-            })
-            .collect()
+    pub fn prepare(&self, target: &config::Target) -> Prepared {
+        Prepared {
+            settings: Arc::new(ArcSwap::from_pointee(self.settings(target))),
+            ledger: Arc::new(SharedLedger::default()),
+        }
+    }
+}
+
+/// What the control thread shares with the pump about one target.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The settings; swapped, never changed.
+    pub settings: Arc<ArcSwap<TargetSettings>>,
+    /// The account, as the pump publishes it.
+    pub ledger: Arc<SharedLedger>,
+}
+
+impl Prepared {
+    /// The target, to be lent to the pump.
+    #[must_use]
+    pub fn for_the_pump(&self) -> Box<PumpTarget> {
+        PumpTarget::new(TargetSeed {
+            settings: Arc::clone(&self.settings),
+            ledger: Arc::clone(&self.ledger),
+        })
     }
 }

@@ -11,7 +11,8 @@ use std::{
 use tokio::task::AbortHandle;
 
 use super::{
-    status::{EgressStatus, NextHopStatus, TargetStatus, TransitionStatus},
+    host_format::Prepared,
+    status::{Account, EgressStatus, NextHopStatus, TargetStatus, TransitionStatus},
     suspicion::Suspicion,
     way::WayOut,
 };
@@ -20,10 +21,11 @@ use crate::{
     config,
     egress::EgressKind,
     frame::mac_text,
-    ledger::{Ledger, SharedLedger},
+    ledger::Ledger,
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
     netconsole::FormatKind,
+    target::TargetSettings,
     target::state::{Event, Machine, Reason, SocketId, State, Timer, WaitKind},
 };
 
@@ -43,7 +45,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// See the module's description.
 pub(super) struct Life {
     pub(super) config: Arc<config::Target>,
-    pub(super) ledger: Arc<SharedLedger>,
+    /// Its index with the pump.
+    pub(super) place: usize,
+    /// Its place in the configuration.
+    pub(super) order: usize,
+    /// It goes when its socket is given up.
+    pub(super) removing: bool,
+    /// What it shares with the pump.
+    pub(super) shared: Prepared,
+    /// Settings that the pump may still hold: it must not be the one that frees them.
+    pub(super) old_settings: Vec<Arc<TargetSettings>>,
     pub(super) machine: Machine<WayOut>,
     pub(super) timers: BTreeMap<Timer, Instant>,
     pub(super) look: Option<AbortHandle>,
@@ -67,18 +78,20 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(config: config::Target, ledger: Arc<SharedLedger>) -> Self {
-        let version = config.local_ip.map(IpVersion::of);
-        let name = match &config.remote {
-            config::Remote::Name { host, .. } => {
-                Some(NameState::new(host, version, Instant::now()))
-            }
-            config::Remote::Address(_) => None,
-        };
+    pub(super) fn new(
+        place: usize,
+        order: usize,
+        config: config::Target,
+        shared: Prepared,
+    ) -> Self {
         Self {
-            name,
+            name: name_of(&config),
             config: Arc::new(config),
-            ledger,
+            place,
+            order,
+            removing: false,
+            shared,
+            old_settings: Vec::new(),
             machine: Machine::new(),
             timers: BTreeMap::new(),
             look: None,
@@ -93,6 +106,32 @@ impl Life {
             history: VecDeque::with_capacity(HISTORY),
             log: Limited::to_bursts(LOG_BURST, LOG_EVERY),
         }
+    }
+
+    /// Takes another configuration; what follows from it is found out by the next look.
+    pub(super) fn configure(&mut self, config: config::Target) {
+        let same_name =
+            config.remote == self.config.remote && config.local_ip == self.config.local_ip;
+        if !same_name {
+            self.name = name_of(&config);
+        }
+        if config.device != self.config.device {
+            self.known = None;
+        }
+        self.config = Arc::new(config);
+    }
+
+    /// Lets the pump use other settings.
+    pub(super) fn store_settings(&mut self, settings: TargetSettings) {
+        self.old_settings.push(self.shared.settings.swap(Arc::new(settings)));
+    }
+
+    /// A timer that has run out.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Timer> {
+        let (timer, _) = self.timers.iter().find(|(_, at)| **at <= now)?;
+        let timer = *timer;
+        self.timers.remove(&timer);
+        Some(timer)
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -262,6 +301,15 @@ impl Life {
         }
     }
 
+    /// Logs what has become of the records.
+    pub(super) fn log_account(&self) {
+        tracing::info!(
+            target_name = self.config.name.as_str(),
+            account = Account::from(self.shared.ledger.read()).line(),
+            "The target's final account."
+        );
+    }
+
     pub(super) fn status(&self) -> TargetStatus {
         let format = match self.config.format {
             FormatKind::Extended => "extended",
@@ -296,7 +344,7 @@ impl Life {
             warnings: found.map(|way| self.warnings(way)).unwrap_or_default(),
             suspected: self.suspicion.records,
             transitions: self.history.iter().cloned().collect(),
-            account: self.ledger.read().into(),
+            account: self.shared.ledger.read().into(),
         }
     }
 
@@ -331,6 +379,14 @@ impl Life {
             ));
         }
         warnings
+    }
+}
+
+fn name_of(config: &config::Target) -> Option<NameState> {
+    let version = config.local_ip.map(IpVersion::of);
+    match &config.remote {
+        config::Remote::Name { host, .. } => Some(NameState::new(host, version, Instant::now())),
+        config::Remote::Address(_) => None,
     }
 }
 

@@ -6,9 +6,10 @@
 //! back as inputs. So a receiver that does not answer holds up no other.
 
 mod network;
+mod targets;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,9 @@ use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    host_format::HostFormat,
     life::{self, Life},
+    link::PumpLink,
     netdev::NetdevChange,
     protocol::Reply,
     sockets::{Opened, Sockets},
@@ -26,12 +29,10 @@ use super::{
 };
 use crate::{
     capture::wake::Waker,
-    config,
     handover::ControlEnd,
-    ledger::SharedLedger,
     names::{NameChange, NameError, NameState, Names, Resolved},
     net::{MacSource, NetEvent, Resolver},
-    pump::{Command, PumpStats, Returned},
+    pump::{Command, PumpStats, Returned, TARGETS_MAX},
     target::state::{Effect, Event, Reason, SocketId, State, Ticket, WaitKind},
 };
 
@@ -52,8 +53,8 @@ pub(super) enum Input {
     Looked(usize, Ticket, Result<Box<WayOut>, Reason>),
     /// The outcome of opening a socket.
     Opened(SocketId, Opened),
-    /// The outcome of looking a target's name up.
-    Named(usize, Result<Resolved, NameError>),
+    /// The outcome of looking a target's name up, which may have another one by now.
+    Named(usize, String, Result<Resolved, NameError>),
 }
 
 /// What happened in the network, from whichever source noticed first.
@@ -74,7 +75,15 @@ struct Asked {
 
 /// See the module's description.
 pub struct Manager {
-    lives: Vec<Life>,
+    /// By a number that no other target ever has.
+    lives: BTreeMap<usize, Life>,
+    last_id: usize,
+    /// Removed targets that the pump has not given back yet, by their index there.
+    leaving: BTreeMap<usize, Life>,
+    /// Indices that the pump has a target for.
+    places: [bool; TARGETS_MAX],
+    host_format: HostFormat,
+    link: PumpLink,
     sockets: Sockets,
     resolver: Resolver,
     names: Names,
@@ -88,21 +97,23 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Takes charge of the targets of a configuration; `ledgers` are those of the
-    /// seeds. The targets are switched on.
+    /// A manager without targets yet.
     pub(super) fn new(
-        config: &config::Config,
-        ledgers: Vec<Arc<SharedLedger>>,
+        host_format: HostFormat,
         control: ControlEnd<Command, Returned>,
         pump: (Arc<Waker>, Arc<PumpStats>),
         resolver: Resolver,
         changes: mpsc::Receiver<Change>,
     ) -> Self {
         let (sender, inputs) = mpsc::unbounded_channel();
-        let targets = config.targets.iter().cloned().zip(ledgers);
-        let mut manager = Self {
-            lives: targets.map(|(config, ledger)| Life::new(config, ledger)).collect(),
-            sockets: Sockets::new(control, pump.0, pump.1, sender.clone()),
+        Self {
+            lives: BTreeMap::new(),
+            last_id: 0,
+            leaving: BTreeMap::new(),
+            places: [false; TARGETS_MAX],
+            host_format,
+            link: PumpLink::new(control, pump.0, pump.1),
+            sockets: Sockets::new(sender.clone()),
             resolver,
             names: Names::default(),
             inputs,
@@ -111,11 +122,7 @@ impl Manager {
             pending: VecDeque::new(),
             asked: Vec::new(),
             tick_at: Instant::now(),
-        };
-        for target in 0..manager.lives.len() {
-            manager.handle(target, Event::Enable);
         }
-        manager
     }
 
     /// Waits for the next thing to do and does it. May be dropped at any time.
@@ -126,12 +133,14 @@ impl Manager {
             Some(change) = self.changes.recv() => self.network(&change),
             () = tokio::time::sleep_until(next.into()) => self.on_time(),
         }
+        self.remove_ended();
         self.answer_asked();
     }
 
     fn next_deadline(&self) -> Instant {
-        let timers = self.lives.iter().flat_map(|life| life.timers.values().copied());
-        let names = self.lives.iter().filter_map(|life| life.name.as_ref()).map(NameState::next_at);
+        let timers = self.lives.values().flat_map(|life| life.timers.values().copied());
+        let names =
+            self.lives.values().filter_map(|life| life.name.as_ref()).map(NameState::next_at);
         timers.chain(names).chain([self.tick_at]).min().unwrap_or(self.tick_at)
     }
 
@@ -140,8 +149,11 @@ impl Manager {
             Input::Looked(target, ticket, answer) => {
                 self.looked(target, ticket, answer.map(|way| *way));
             }
-            Input::Named(target, answer) => {
-                let Some(name) = &mut self.lives[target].name else { return };
+            Input::Named(target, host, answer) => {
+                let Some(life) = self.lives.get_mut(&target) else { return };
+                let Some(name) = life.name.as_mut().filter(|name| name.host() == host) else {
+                    return;
+                };
                 let change = name.answer(Instant::now(), answer);
                 // A target that waits tells the newest reason.
                 let waits = name.addresses().is_empty();
@@ -150,11 +162,15 @@ impl Manager {
                 }
             }
             Input::Opened(socket, outcome) => {
-                for ((target, ticket), outcome) in self.sockets.opened(socket, outcome) {
+                for ((target, ticket), outcome) in
+                    self.sockets.opened(&mut self.link, socket, outcome)
+                {
                     let event = match outcome {
                         Ok(socket) => Event::Opened(ticket, socket),
                         Err(reason) => {
-                            self.lives[target].fallback_reason = Some(reason.text.clone());
+                            if let Some(life) = self.lives.get_mut(&target) {
+                                life.fallback_reason = Some(reason.text.clone());
+                            }
                             Event::OpenFailed(ticket, reason)
                         }
                     };
@@ -165,8 +181,8 @@ impl Manager {
     }
 
     fn looked(&mut self, target: usize, ticket: Ticket, answer: Result<WayOut, Reason>) {
-        let life = &mut self.lives[target];
-        let (now, sent) = (Instant::now(), life.ledger.read().sent);
+        let Some(life) = self.lives.get_mut(&target) else { return };
+        let (now, sent) = (Instant::now(), life.shared.ledger.read().sent);
         match &answer {
             Ok(way) => {
                 life.trust_or_doubt(way, now, sent);
@@ -193,7 +209,8 @@ impl Manager {
     /// Has the kernel ask the neighbour whether it is still there, if that was not
     /// found out by other traffic. What comes of it is an event.
     fn confirm(&self, target: usize) {
-        let hop = self.lives[target].found.as_ref().and_then(|way| way.hop.as_ref());
+        let Some(life) = self.lives.get(&target) else { return };
+        let hop = life.found.as_ref().and_then(|way| way.hop.as_ref());
         let Some(hop) = hop.filter(|hop| hop.mac_source == MacSource::Neighbour) else { return };
         let Some(address) = hop.neighbour else { return };
         // The look has just read it; an entry without an age is not ours to ask for.
@@ -212,7 +229,13 @@ impl Manager {
         self.pending.push_back((target, event));
         while let Some((target, event)) = self.pending.pop_front() {
             let cause = life::cause(&event);
-            let life = &mut self.lives[target];
+            let Some(life) = self.lives.get_mut(&target) else {
+                // A socket that nobody waits for any more.
+                if let Event::Opened(_, socket) = event {
+                    self.sockets.release(&mut self.link, target, socket);
+                }
+                continue;
+            };
             let before = life.machine.state().clone();
             let effects = life.machine.handle(event);
             life.forget_fallback_reason();
@@ -225,6 +248,7 @@ impl Manager {
 
     fn perform(&mut self, target: usize, effect: Effect<WayOut>) {
         let now = Instant::now();
+        let Some(life) = self.lives.get_mut(&target) else { return };
         match effect {
             Effect::Look(ticket) => self.look(target, ticket, now),
             Effect::Open(ticket, way) => {
@@ -232,24 +256,28 @@ impl Manager {
                     self.pending.push_back((target, Event::Opened(ticket, socket)));
                 }
             }
-            Effect::Bind(socket, way) => self.sockets.bind(target, socket, &way),
-            Effect::Unbind => self.sockets.unbind(target),
+            Effect::Bind(socket, way) => {
+                if let Some(route) = self.sockets.route(socket, &way) {
+                    self.link.send(Command::Bind { target: life.place, route });
+                }
+            }
+            Effect::Unbind => self.link.send(Command::Unbind { target: life.place }),
             Effect::Release(socket) => {
-                self.sockets.release(target, socket);
+                self.sockets.release(&mut self.link, target, socket);
                 let left = self.sockets.is_open(socket).then_some(socket);
-                self.lives[target].former = left.or(self.lives[target].former);
+                life.former = left.or(life.former);
             }
             Effect::Arm(timer, after) => {
-                self.lives[target].timers.insert(timer, now + after);
+                life.timers.insert(timer, now + after);
             }
             Effect::Disarm(timer) => {
-                self.lives[target].timers.remove(&timer);
+                life.timers.remove(&timer);
             }
         }
     }
 
     fn look(&mut self, target: usize, ticket: Ticket, now: Instant) {
-        let life = &mut self.lives[target];
+        let Some(life) = self.lives.get_mut(&target) else { return };
         let at = life.look_at(now);
         if let Some(overtaken) = life.look.take() {
             overtaken.abort();
@@ -279,12 +307,8 @@ impl Manager {
 
     fn on_time(&mut self) {
         let now = Instant::now();
-        for target in 0..self.lives.len() {
-            let due = |life: &Life| {
-                life.timers.iter().find(|(_, at)| **at <= now).map(|(timer, _)| *timer)
-            };
-            while let Some(timer) = due(&self.lives[target]) {
-                self.lives[target].timers.remove(&timer);
+        for target in self.ids() {
+            while let Some(timer) = self.lives.get_mut(&target).and_then(|life| life.due(now)) {
                 self.handle(target, Event::Timer(timer));
             }
         }
@@ -297,33 +321,37 @@ impl Manager {
     /// What kept a name from being resolved may be over.
     fn hurry_names(&mut self) {
         let now = Instant::now();
-        let names = self.lives.iter_mut().filter_map(|life| life.name.as_mut());
+        let names = self.lives.values_mut().filter_map(|life| life.name.as_mut());
         names.filter(|name| name.failure().is_some()).for_each(|name| name.hurry(now));
     }
 
     fn ask_for_names(&mut self, now: Instant) {
-        for (target, life) in self.lives.iter_mut().enumerate() {
+        for (target, life) in &mut self.lives {
+            let target = *target;
             let Some(name) = life.name.as_mut().filter(|name| name.due(now)) else { continue };
             name.asked(now);
             let (names, sender) = (self.names.clone(), self.sender.clone());
             let host = name.host().to_owned();
             tokio::spawn(async move {
                 // Nobody listens any more only when the agent ends.
-                let _ = sender.send(Input::Named(target, names.look_up(&host).await));
+                let answer = names.look_up(&host).await;
+                let _ = sender.send(Input::Named(target, host, answer));
             });
         }
     }
 
     fn tick(&mut self, now: Instant) {
-        let mut busy = !self.sockets.settle();
-        for (socket, errno) in self.sockets.failing() {
+        self.take_back();
+        let mut busy = !self.link.settle();
+        for (socket, errno) in self.sockets.failing(&self.link.stats) {
             self.socket_fails(socket, errno);
         }
-        for target in 0..self.lives.len() {
-            let life = &mut self.lives[target];
-            let ledger = life.ledger.read();
+        for target in self.ids() {
+            let Some(life) = self.lives.get_mut(&target) else { continue };
+            let ledger = life.shared.ledger.read();
             let stuck = life.is_stuck(&ledger, STUCK_TICKS);
             life.suspicion.sample(now, ledger.sent);
+            life.old_settings.retain(|old| Arc::strong_count(old) > 1);
             if *life.machine.state() == State::Draining {
                 busy = true;
                 if ledger.in_flight == 0 {
@@ -343,8 +371,31 @@ impl Manager {
         self.tick_at = now + if busy { TICK_BUSY } else { TICK };
     }
 
+    /// Takes what the pump has given back.
+    pub fn take_back(&mut self) {
+        while let Some(returned) = self.link.take_back() {
+            match returned {
+                Returned::Egress { index, egress } => self.sockets.returned(index, egress),
+                Returned::Target { index, .. } => {
+                    self.places[index] = false;
+                    if let Some(life) = self.leaving.remove(&index) {
+                        life.log_account();
+                    }
+                }
+                Returned::Route(_)
+                | Returned::Message(_)
+                | Returned::Tap(_)
+                | Returned::Recall(_) => {}
+            }
+        }
+    }
+
+    fn ids(&self) -> Vec<usize> {
+        self.lives.keys().copied().collect()
+    }
+
     fn close_for_all(&mut self, socket: SocketId, reason: Reason) {
-        for target in 0..self.lives.len() {
+        for target in self.ids() {
             self.handle(target, Event::Dead(socket, reason.clone()));
         }
     }
@@ -353,8 +404,8 @@ impl Manager {
     fn socket_fails(&mut self, socket: SocketId, errno: Errno) {
         let text = format!("the socket does not send: {errno}");
         let reason = Reason { kind: WaitKind::SocketDead, text };
-        for target in 0..self.lives.len() {
-            if self.lives[target].machine.socket() == Some(socket) {
+        for target in self.ids() {
+            if self.lives.get(&target).and_then(|life| life.machine.socket()) == Some(socket) {
                 let event = match errno {
                     Errno::NXIO | Errno::NODEV | Errno::BADF => Event::Dead(socket, reason.clone()),
                     _ => Event::Changed,
@@ -364,97 +415,21 @@ impl Manager {
         }
     }
 
-    /// Finds the way of one target, or of all, anew, and answers when that is done.
-    pub(super) fn resolve(&mut self, name: Option<&str>, answer: oneshot::Sender<Reply>) {
-        match self.named(name) {
-            Ok(targets) => {
-                self.hurry_names();
-                for target in &targets {
-                    self.handle(*target, Event::Changed);
-                }
-                let until = Instant::now() + RESOLVE_PATIENCE;
-                self.asked.push(Asked { targets, until, answer });
-            }
-            // The client may have gone away.
-            Err(error) => drop(answer.send(Reply::refused(error))),
-        }
-    }
-
-    /// Switches a target on or off.
-    pub(super) fn switch(&mut self, name: &str, on: bool) -> Reply {
-        match self.named(Some(name)) {
-            Ok(targets) => {
-                for target in targets {
-                    self.handle(target, if on { Event::Enable } else { Event::Disable });
-                }
-                Reply::done()
-            }
-            Err(error) => Reply::refused(error),
-        }
-    }
-
-    fn named(&self, name: Option<&str>) -> Result<Vec<usize>, String> {
-        let wanted = |life: &Life| name.is_none_or(|name| life.config.name == name);
-        let wanted: Vec<usize> =
-            (0..self.lives.len()).filter(|target| wanted(&self.lives[*target])).collect();
-        if wanted.is_empty() {
-            return Err(format!("there is no target {:?}", name.unwrap_or_default()));
-        }
-        Ok(wanted)
-    }
-
-    fn answer_asked(&mut self) {
-        let now = Instant::now();
-        let decided = |asked: &Asked| {
-            now >= asked.until
-                || asked.targets.iter().all(|target| self.lives[*target].machine.is_decided())
-        };
-        let (ready, rest) = std::mem::take(&mut self.asked).into_iter().partition(decided);
-        self.asked = rest;
-        for Asked { targets, answer, .. } in ready {
-            let problems: Vec<String> = targets
-                .into_iter()
-                .filter_map(|target| {
-                    let status = self.lives[target].status();
-                    let problem = status
-                        .waiting_for
-                        .or((status.state != "active").then(|| format!("it is {}", status.state)))?;
-                    Some(format!("{}: {problem}", status.name))
-                })
-                .collect();
-            // The client may have gone away.
-            let _ = answer.send(if problems.is_empty() {
-                Reply::done()
-            } else {
-                Reply::refused(problems.join("; "))
-            });
-        }
-    }
-
     /// Tells the pump to send what is there and end.
     pub fn stop_pump(&mut self, deadline_ns: u64) {
-        self.sockets.stop_pump(deadline_ns);
+        self.link.send(Command::Stop { deadline_ns });
     }
 
-    /// Closes what the pump has given back.
-    pub fn close_returned(&mut self) {
-        self.sockets.settle();
-    }
-
-    /// The state of all targets.
+    /// The state of all targets, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<TargetStatus> {
-        self.lives.iter().map(Life::status).collect()
+        let mut lives: Vec<&Life> = self.lives.values().filter(|life| !life.removing).collect();
+        lives.sort_by_key(|life| life.order);
+        lives.into_iter().map(Life::status).collect()
     }
 
     /// Logs the account of each target.
     pub fn log_accounts(&self) {
-        for target in self.status() {
-            tracing::info!(
-                target_name = target.name,
-                account = target.account.line(),
-                "The target's final account."
-            );
-        }
+        self.lives.values().for_each(Life::log_account);
     }
 }

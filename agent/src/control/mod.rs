@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod host_format;
 mod life;
+mod link;
 pub mod manager;
 mod netdev;
 pub mod protocol;

@@ -5,22 +5,21 @@
 //! Both may sleep, so both happen on threads of their own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
 };
 
 use rustix::io::Errno;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
+    link::PumpLink,
     manager::Input,
     way::{SocketKey, WayOut},
 };
 use crate::{
-    capture::wake::Waker,
     egress::{Egress, OpenError},
-    handover::ControlEnd,
-    pump::{Command, EGRESS_MAX, PumpStats, Returned},
+    pump::{Command, EGRESS_MAX, PumpStats},
     target::{
         Route,
         state::{Reason, SocketId, Ticket, WaitKind, Way as _},
@@ -54,31 +53,12 @@ pub(super) struct Sockets {
     last_id: u64,
     /// Taken until the pump has given the socket back.
     places: [bool; EGRESS_MAX],
-    control: ControlEnd<Command, Returned>,
-    /// What the pump could not take yet, in order.
-    outbox: VecDeque<(Command, usize)>,
-    pump: Arc<Waker>,
-    stats: Arc<PumpStats>,
     inputs: UnboundedSender<Input>,
 }
 
 impl Sockets {
-    pub(super) fn new(
-        control: ControlEnd<Command, Returned>,
-        pump: Arc<Waker>,
-        stats: Arc<PumpStats>,
-        inputs: UnboundedSender<Input>,
-    ) -> Self {
-        Self {
-            open: BTreeMap::new(),
-            last_id: 0,
-            places: [false; EGRESS_MAX],
-            control,
-            outbox: VecDeque::new(),
-            pump,
-            stats,
-            inputs,
-        }
+    pub(super) fn new(inputs: UnboundedSender<Input>) -> Self {
+        Self { open: BTreeMap::new(), last_id: 0, places: [false; EGRESS_MAX], inputs }
     }
 
     /// Claims the socket of a way for a target: at once if it is open, else the
@@ -117,6 +97,7 @@ impl Sockets {
     /// Takes what came of opening; returns what to tell whom.
     pub(super) fn opened(
         &mut self,
+        link: &mut PumpLink,
         id: SocketId,
         outcome: Opened,
     ) -> Vec<(Waiter, Result<SocketId, Reason>)> {
@@ -151,7 +132,7 @@ impl Sockets {
                 socket.place = Place::Lent(index);
                 socket.users = waiters.iter().map(|(target, _)| *target).collect();
                 self.places[index] = true;
-                self.send(Command::Install { index, egress }, 1);
+                link.send(Command::Install { index, egress });
                 Ok(id)
             }
             Err(reason) => {
@@ -163,33 +144,23 @@ impl Sockets {
     }
 
     /// A target lets go of a socket.
-    pub(super) fn release(&mut self, target: usize, id: SocketId) {
+    pub(super) fn release(&mut self, link: &mut PumpLink, target: usize, id: SocketId) {
         let Some(socket) = self.open.get_mut(&id) else { return };
         socket.users.remove(&target);
         if let Place::Lent(index) = socket.place
             && socket.users.is_empty()
         {
             self.open.remove(&id);
-            self.send(Command::Retire { index }, 0);
+            link.send(Command::Retire { index });
         }
     }
 
-    /// Lets the pump send a target's packets through a socket.
-    pub(super) fn bind(&mut self, target: usize, id: SocketId, way: &WayOut) {
-        let Some(Socket { place: Place::Lent(index), .. }) = self.open.get(&id) else { return };
+    /// The way as the pump needs it, to send through a socket.
+    pub(super) fn route(&self, id: SocketId, way: &WayOut) -> Option<Box<Route>> {
+        let Place::Lent(egress) = self.open.get(&id)?.place else { return None };
         // Whether the headers can be made was checked when the way was found.
-        let Ok(header) = way.header() else { return };
-        let route = Box::new(Route { egress: *index, header, mtu_bytes: way.mtu_bytes() });
-        self.send(Command::Bind { target, route }, 1);
-    }
-
-    pub(super) fn unbind(&mut self, target: usize) {
-        self.send(Command::Unbind { target }, 0);
-    }
-
-    /// Tells the pump to send what is there and end.
-    pub(super) fn stop_pump(&mut self, deadline_ns: u64) {
-        self.send(Command::Stop { deadline_ns }, 0);
+        let header = way.header().ok()?;
+        Some(Box::new(Route { egress, header, mtu_bytes: way.mtu_bytes() }))
     }
 
     /// A device is gone: its sockets serve nobody new. Returns them.
@@ -215,9 +186,9 @@ impl Sockets {
     }
 
     /// Sockets whose last attempt to send failed, with the errno.
-    pub(super) fn failing(&self) -> Vec<(SocketId, Errno)> {
+    pub(super) fn failing(&self, stats: &PumpStats) -> Vec<(SocketId, Errno)> {
         let errno = |socket: &Socket| match socket.place {
-            Place::Lent(index) => self.stats.socket_errno[index].load(Ordering::Relaxed),
+            Place::Lent(index) => stats.socket_errno[index].load(Ordering::Relaxed),
             Place::Opening(_) => 0,
         };
         let failing = self.open.iter().map(|(id, socket)| (*id, errno(socket)));
@@ -227,34 +198,10 @@ impl Sockets {
             .collect()
     }
 
-    fn send(&mut self, command: Command, boxes: usize) {
-        self.outbox.push_back((command, boxes));
-        self.settle();
-    }
-
-    /// Closes what came back, and sends what the pump could not take before. True
-    /// if nothing is left to be sent.
-    pub(super) fn settle(&mut self) -> bool {
-        while let Some(returned) = self.control.take_back() {
-            if let Returned::Egress { index, egress } = returned {
-                self.places[index] = false;
-                // Closing an AF_XDP socket waits for the kernel's readers.
-                tokio::task::spawn_blocking(move || drop(egress));
-            }
-        }
-        let mut sent = false;
-        while let Some((command, boxes)) = self.outbox.pop_front() {
-            match self.control.send(command, boxes) {
-                Ok(()) => sent = true,
-                Err((command, _)) => {
-                    self.outbox.push_front((command, boxes));
-                    break;
-                }
-            }
-        }
-        if sent {
-            self.pump.wake();
-        }
-        self.outbox.is_empty()
+    /// A socket came back from the pump.
+    pub(super) fn returned(&mut self, index: usize, egress: Box<dyn Egress>) {
+        self.places[index] = false;
+        // Closing an AF_XDP socket waits for the kernel's readers.
+        tokio::task::spawn_blocking(move || drop(egress));
     }
 }

@@ -4,6 +4,7 @@
 //! opening ([`WayOut::opener`]) may sleep and runs on a thread of its own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,10 +36,12 @@ pub(super) enum SocketKey {
         target: usize,
         remote: SocketAddr,
         local: Option<IpAddr>,
+        local_port: u16,
         ifindex: Option<u32>,
     },
     Pcap {
         target: usize,
+        path: PathBuf,
     },
 }
 
@@ -72,9 +75,11 @@ pub(super) struct WayOut {
 impl PartialEq for WayOut {
     fn eq(&self, other: &Self) -> bool {
         let frames = |way: &Self| {
-            way.hop.as_ref().map(|hop| (hop.src_mac, hop.dst_mac, hop.local, hop.mtu_bytes))
+            let hop = way.hop.as_ref();
+            let hop = hop.map(|hop| (hop.src_mac, hop.dst_mac, hop.local, hop.mtu_bytes));
+            (hop, way.remote, way.config.local_port)
         };
-        self.key() == other.key() && self.remote == other.remote && frames(self) == frames(other)
+        self.key() == other.key() && frames(self) == frames(other)
     }
 }
 
@@ -90,11 +95,15 @@ impl Way for WayOut {
                 SocketKey::Xdp { ifindex, queue: self.config.queue }
             }
             (EgressKind::Packet, Some(ifindex)) => SocketKey::Packet { ifindex },
-            (EgressKind::Pcap, _) => SocketKey::Pcap { target: self.target },
+            (EgressKind::Pcap, _) => SocketKey::Pcap {
+                target: self.target,
+                path: self.config.pcap.clone().unwrap_or_default(),
+            },
             _ => SocketKey::Udp {
                 target: self.target,
                 remote: self.remote,
                 local: self.hop.as_ref().map(|hop| hop.local),
+                local_port: self.config.local_port,
                 ifindex,
             },
         }

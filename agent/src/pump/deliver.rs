@@ -4,10 +4,17 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::{BATCH, Pump, TargetSeed, flight::Flight, tag::Datagram};
+use super::{
+    BATCH, Pump, Returned, TargetSeed,
+    flight::Flight,
+    message::{Message, Messages},
+    tag::Datagram,
+    tap::Tap,
+};
 use crate::{
     capture::sequencer::MissingReason,
     egress::{Egress, Outcome, PushError, Tag},
+    frame::HeaderTemplate,
     ledger::{Ledger, LostReason, SharedLedger},
     netconsole::Encoder,
     record::Record,
@@ -17,7 +24,7 @@ use crate::{
 
 /// Most records of one target in flight or given back: as many as the sockets that
 /// the agent opens have slots. A larger socket is not filled by one target alone.
-pub(super) const FLIGHT_RECORDS: usize = 4096;
+pub(super) const FLIGHT_RECORDS: usize = 2048;
 
 /// A device that drops what it is given (it has no carrier, and the kernel's link watch may
 /// hold that news back for a second) is tried again after this long, for so long.
@@ -63,11 +70,14 @@ pub(super) struct Shared<'a> {
 }
 
 /// A target's state on the data path.
-pub(super) struct PumpTarget {
+pub struct PumpTarget {
     settings: Cache<Arc<ArcSwap<TargetSettings>>, Arc<TargetSettings>>,
     cursor: Cursor,
     flight: Flight<Sendable>,
     route: Option<Box<Route>>,
+    generation: u8,
+    messages: Messages,
+    tap: Option<Box<Tap>>,
     bucket: Bucket,
     /// How the last round ended.
     stop: Stop,
@@ -87,27 +97,72 @@ pub(super) struct PumpTarget {
 }
 
 impl PumpTarget {
-    pub(super) fn new(seed: TargetSeed, store: &Store) -> Self {
-        let cursor = store.cursor_at_end();
-        let ledger =
-            Ledger { first_seq: cursor.seq(), next_seq: cursor.seq(), ..Ledger::default() };
-        seed.ledger.publish(&ledger);
-        Self {
+    /// A target for a pump; allocates all it will ever need.
+    #[must_use]
+    pub fn new(seed: TargetSeed) -> Box<Self> {
+        let cursor = Cursor::default();
+        Box::new(Self {
             settings: Cache::new(seed.settings),
             cursor,
             flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
             route: None,
+            generation: 0,
+            messages: Messages::new(),
+            tap: None,
             bucket: Bucket::default(),
             stop: Stop::Done,
-            ledger,
+            ledger: Ledger::default(),
             shared: seed.ledger,
             msgid: 0,
             ip_id: 0,
             worst: Outcome::Sent,
             dropping_since_ns: None,
             hold_until_ns: 0,
-            published: ledger,
-        }
+            published: Ledger::default(),
+        })
+    }
+
+    /// Begins with the next record.
+    pub(super) fn begin(&mut self, generation: u8, store: &Store) {
+        self.generation = generation;
+        self.cursor = store.cursor_at_end();
+        let seq = self.cursor.seq();
+        self.ledger = Ledger { first_seq: seq, next_seq: seq, ..Ledger::default() };
+        self.published = self.ledger;
+        self.shared.publish(&self.ledger);
+    }
+
+    /// The target is removed: what it has not sent is lost.
+    pub(super) fn end(&mut self, store: &Store) {
+        self.publish(store);
+        let queued = self.ledger.queued();
+        (self.ledger.in_flight, self.ledger.waiting) = (0, 0);
+        self.ledger.lose(LostReason::Removed, queued);
+        self.shared.publish(&self.ledger);
+    }
+
+    /// Takes a message of an operator's, or gives it back.
+    pub(super) fn message(&mut self, message: Box<Message>) -> Result<(), Box<Message>> {
+        let taken = self.messages.take(message);
+        self.ledger.messages_lost += u64::from(taken.is_err());
+        taken
+    }
+
+    /// A message that has not been sent when the target is removed.
+    pub(super) fn next_message_left(&mut self) -> Option<Box<Message>> {
+        let left = self.messages.next_left();
+        self.ledger.messages_lost += u64::from(left.is_some());
+        left
+    }
+
+    /// A message that could not be sent.
+    pub(super) fn take_refused_message(&mut self) -> Option<Box<Message>> {
+        self.messages.take_refused()
+    }
+
+    /// Takes a new tap, or none, and returns the old one.
+    pub(super) fn tap(&mut self, tap: Option<Box<Tap>>) -> Option<Box<Tap>> {
+        std::mem::replace(&mut self.tap, tap)
     }
 
     /// Takes a new way, or none, and returns the old one. What is in flight is
@@ -153,6 +208,9 @@ impl PumpTarget {
     }
 
     fn send_next(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
+        if self.messages.next().is_some() && self.flight.begun() == 0 {
+            return self.push_message(index, shared);
+        }
         let store = shared.store;
         let again = self.flight.next_again();
         let cursor = again.map_or(self.cursor, |again| again.cursor);
@@ -182,6 +240,49 @@ impl PumpTarget {
             (Some(_), Pushed::DoneWith) => self.flight.drop_again(),
             (Some(_), Pushed::InFlight) => {}
             (None, _) => store.advance(&mut self.cursor),
+        }
+        Ok(())
+    }
+
+    /// Pushes the next message.
+    fn push_message(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
+        let Self { route, messages, tap, ip_id, .. } = self;
+        let route = route.as_deref().ok_or(Stop::Done)?;
+        let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
+            return Err(Stop::Done);
+        };
+        let Some(message) = messages.next() else { return Ok(()) };
+        if let Some(pace) = self.settings.load().pace {
+            self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
+        }
+        let tag = Datagram {
+            target: index,
+            generation: self.generation,
+            seq_low: message.number,
+            first: true,
+            last: true,
+            approximated: false,
+            message: true,
+        };
+        let pushed = egress.push(tag.into(), route.mtu_bytes, &mut |slot| {
+            route.fill(slot, *ip_id, tap, |payload| {
+                let len = message.payload.len().min(payload.len());
+                payload[..len].copy_from_slice(&message.payload[..len]);
+                len
+            })
+        });
+        match pushed {
+            Err(PushError::Full) => return Err(Stop::Full),
+            Err(PushError::TooLong { .. } | PushError::TooShort { .. }) => {
+                messages.refuse_next();
+                self.ledger.messages_lost += 1;
+            }
+            Ok(()) => {
+                messages.pushed();
+                self.bucket.pay();
+                *ip_id = ip_id.wrapping_add(1);
+                self.ledger.packets += 1;
+            }
         }
         Ok(())
     }
@@ -231,20 +332,16 @@ impl PumpTarget {
                 // Cuts it in half.
                 seq_low: record.seq as u32,
                 target: index,
+                generation: self.generation,
                 first: self.flight.begun() == 0,
                 last: self.flight.begun() + 1 == count,
                 approximated: record.approximated,
+                message: false,
             };
-            let ip_id = self.ip_id;
-            let pushed =
-                egress.push(tag.into(), route.mtu_bytes, &mut |slot| match &route.header {
-                    Some(header) => {
-                        let payload = slot.get_mut(header.header_len()..).unwrap_or_default();
-                        let len = datagrams.write_next(payload).unwrap_or(0);
-                        header.write(slot, len, ip_id)
-                    }
-                    None => datagrams.write_next(slot).unwrap_or(0),
-                });
+            let (ip_id, tap) = (self.ip_id, &mut self.tap);
+            let pushed = egress.push(tag.into(), route.mtu_bytes, &mut |slot| {
+                route.fill(slot, ip_id, tap, |payload| datagrams.write_next(payload).unwrap_or(0))
+            });
             let refused = match pushed {
                 Ok(()) => {
                     self.flight.pushed();
@@ -302,44 +399,104 @@ impl PumpTarget {
     }
 }
 
+impl Route {
+    /// Writes a datagram with its headers into a slot; returns its length in bytes.
+    fn fill(
+        &self,
+        slot: &mut [u8],
+        ip_id: u16,
+        tap: &mut Option<Box<Tap>>,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> usize {
+        let header_bytes = self.header.as_ref().map_or(0, HeaderTemplate::header_len);
+        let payload = slot.get_mut(header_bytes..).unwrap_or_default();
+        let len_bytes = write(payload);
+        if let Some(tap) = tap {
+            tap.copy(payload.get(..len_bytes).unwrap_or_default());
+        }
+        match &self.header {
+            Some(header) => header.write(slot, len_bytes, ip_id),
+            None => len_bytes,
+        }
+    }
+}
+
 impl Pump {
     /// Sends what the targets have not got yet; returns how many entries moved.
     pub(super) fn deliver(&mut self, now_ns: u64) -> usize {
-        let Self { targets, store, encoder, egresses, .. } = self;
+        let Self { targets, store, encoder, egresses, handover, .. } = self;
         let mut shared = Shared { now_ns, store, encoder, egresses };
-        let targets = targets.iter_mut().enumerate();
-        targets.map(|(index, target)| target.send(index, &mut shared)).sum()
+        let mut moved = 0;
+        for (index, target) in targets.iter_mut().enumerate() {
+            let Some(target) = target else { continue };
+            moved += target.send(index, &mut shared);
+            if let Some(message) = target.take_refused_message() {
+                handover.give_back(Returned::Message(message));
+            }
+        }
+        moved
     }
 }
 
 /// Counts the fate of one datagram; `None` if its socket gave it back: then its
-/// record will be sent again.
-pub(super) fn settle(targets: &mut [PumpTarget], tag: Tag, outcome: Option<Outcome>, now_ns: u64) {
-    let Datagram { target, seq_low, first, last, approximated } = tag.into();
-    let Some(target) = targets.get_mut(target) else { return };
-    target.ledger.in_flight -= u64::from(last);
-    let Some(outcome) = outcome else {
-        target.flight.given_back(last);
-        return;
-    };
-    if first {
-        target.worst = Outcome::Sent;
+/// record will be sent again. Returns a message that is done with.
+pub(super) fn settle(
+    targets: &mut [Option<Box<PumpTarget>>],
+    tag: Tag,
+    outcome: Option<Outcome>,
+    now_ns: u64,
+) -> Option<Box<Message>> {
+    let datagram = Datagram::from(tag);
+    let target = targets.get_mut(datagram.target)?.as_mut()?;
+    if target.generation != datagram.generation {
+        return None;
     }
-    target.worst = target.worst.max(outcome);
-    if last && target.worst == Outcome::Dropped && target.keeps_trying(now_ns) {
-        target.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
-        target.hold_until_ns = now_ns + DROPPED_HOLD_NS;
-        return;
+    if datagram.message {
+        return target.settle_message(datagram.seq_low, outcome);
     }
-    target.flight.settled(last);
-    if outcome == Outcome::Sent {
-        target.dropping_since_ns = None;
-        target.lose_dropped_before(seq_low);
+    target.settle_record(&datagram, outcome, now_ns);
+    None
+}
+
+impl PumpTarget {
+    fn settle_message(&mut self, number: u32, outcome: Option<Outcome>) -> Option<Box<Message>> {
+        match outcome {
+            None => {
+                self.messages.given_back(number);
+                return None;
+            }
+            Some(Outcome::Sent) => self.ledger.messages += 1,
+            Some(Outcome::Dropped | Outcome::Refused) => self.ledger.messages_lost += 1,
+        }
+        self.messages.settled(number)
     }
-    if last && target.worst == Outcome::Sent {
-        target.ledger.sent += 1;
-        target.ledger.approximated += u64::from(approximated);
-    } else if last {
-        target.ledger.lose(LostReason::Refused, 1);
+
+    fn settle_record(&mut self, datagram: &Datagram, outcome: Option<Outcome>, now_ns: u64) {
+        let Datagram { seq_low, first, last, approximated, .. } = *datagram;
+        self.ledger.in_flight -= u64::from(last);
+        let Some(outcome) = outcome else {
+            self.flight.given_back(last);
+            return;
+        };
+        if first {
+            self.worst = Outcome::Sent;
+        }
+        self.worst = self.worst.max(outcome);
+        if last && self.worst == Outcome::Dropped && self.keeps_trying(now_ns) {
+            self.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
+            self.hold_until_ns = now_ns + DROPPED_HOLD_NS;
+            return;
+        }
+        self.flight.settled(last);
+        if outcome == Outcome::Sent {
+            self.dropping_since_ns = None;
+            self.lose_dropped_before(seq_low);
+        }
+        if last && self.worst == Outcome::Sent {
+            self.ledger.sent += 1;
+            self.ledger.approximated += u64::from(approximated);
+        } else if last {
+            self.ledger.lose(LostReason::Refused, 1);
+        }
     }
 }

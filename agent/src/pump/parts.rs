@@ -8,7 +8,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use rtrb::Consumer;
 
-use super::EGRESS_MAX;
+use super::{EGRESS_MAX, PumpTarget, message::Message, recall::Recall, tap::Tap};
 use crate::{
     capture::{
         bpf::{Doorbell, MappedRing},
@@ -51,11 +51,68 @@ pub enum Command {
         /// Index of the target.
         target: usize,
     },
+    /// Take a target (one box lent); it begins with the next record. The commands that wait
+    /// when the pump begins are carried out before the first record.
+    Add {
+        /// Its index, which nobody has.
+        index: usize,
+        /// The target.
+        target: Box<PumpTarget>,
+    },
+    /// Give a target back; what it has not sent is lost for it.
+    Remove {
+        /// Its index.
+        index: usize,
+    },
+    /// Send a message of an operator's to a target before its next record (one box lent).
+    Message {
+        /// Index of the target.
+        target: usize,
+        /// The message; comes back when its fate is known.
+        message: Box<Message>,
+    },
+    /// Copy what a target sends to a tap (one box lent); the one before comes back.
+    Tap {
+        /// Index of the target.
+        target: usize,
+        /// The tap.
+        tap: Box<Tap>,
+    },
+    /// Give a target's tap back.
+    Untap {
+        /// Index of the target.
+        target: usize,
+    },
+    /// Copy the newest records (one box lent).
+    Recall {
+        /// Where to; comes back.
+        into: Box<Recall>,
+    },
     /// Send what is there, at most until the deadline, and end.
     Stop {
         /// `CLOCK_MONOTONIC`.
         deadline_ns: u64,
     },
+}
+
+impl Command {
+    /// Whether it lends a box, which comes back as [`Returned`].
+    #[must_use]
+    pub fn lends(&self) -> bool {
+        match self {
+            Self::Install { .. }
+            | Self::Bind { .. }
+            | Self::Add { .. }
+            | Self::Message { .. }
+            | Self::Tap { .. }
+            | Self::Recall { .. } => true,
+            Self::Retire { .. }
+            | Self::Unbind { .. }
+            | Self::Remove { .. }
+            | Self::Untap { .. }
+            | Self::Stop { .. } => false,
+        }
+    }
 }
 
 /// What comes back from the pump.
@@ -69,6 +126,19 @@ pub enum Returned {
     },
     /// A route that is not used any more.
     Route(Box<Route>),
+    /// A target that was removed.
+    Target {
+        /// The index it had.
+        index: usize,
+        /// The target, to be dropped.
+        target: Box<PumpTarget>,
+    },
+    /// A message, sent or lost.
+    Message(Box<Message>),
+    /// A tap that is not used any more.
+    Tap(Box<Tap>),
+    /// The newest records.
+    Recall(Box<Recall>),
 }
 
 /// One target as the control thread describes it to a new pump.
@@ -96,8 +166,6 @@ pub struct PumpParts {
     pub store: Store,
     /// Commands and returns.
     pub handover: PumpEnd<Command, Returned>,
-    /// The targets, in the order of their indices.
-    pub targets: Vec<TargetSeed>,
     /// What the pump publishes about itself.
     pub stats: Arc<PumpStats>,
 }

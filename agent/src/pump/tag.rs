@@ -1,10 +1,13 @@
 //! What the pump writes into the tag of a datagram: its target, the seq of its record,
-//! whether it begins or ends it, and whether that record is approximated.
+//! whether it begins or ends it, and whether that record is approximated. A message of an
+//! operator has its number in place of the seq.
 
 use crate::egress::Tag;
 
-const TARGET: u64 = 0xffff;
+const TARGET: u64 = 0xff;
+const GENERATION_SHIFT: u32 = 8;
 const SEQ_SHIFT: u32 = 16;
+const MESSAGE: u64 = 1 << 60;
 const APPROXIMATED: u64 = 1 << 61;
 const FIRST: u64 = 1 << 62;
 const LAST: u64 = 1 << 63;
@@ -12,12 +15,18 @@ const LAST: u64 = 1 << 63;
 /// A tag, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Datagram {
+    /// Index of the target, below 256.
     pub(super) target: usize,
-    /// The low half of the record's seq: what is in flight is no further apart.
+    /// Which of the targets that had this index one after the other.
+    pub(super) generation: u8,
+    /// The low half of the record's seq: what is in flight is no further apart. The number of
+    /// a message.
     pub(super) seq_low: u32,
     pub(super) first: bool,
     pub(super) last: bool,
     pub(super) approximated: bool,
+    /// No record, but a message.
+    pub(super) message: bool,
 }
 
 impl From<Datagram> for Tag {
@@ -25,10 +34,12 @@ impl From<Datagram> for Tag {
         let bit = |set: bool, bit: u64| if set { bit } else { 0 };
         Self(
             (datagram.target as u64 & TARGET)
+                | u64::from(datagram.generation) << GENERATION_SHIFT
                 | u64::from(datagram.seq_low) << SEQ_SHIFT
                 | bit(datagram.first, FIRST)
                 | bit(datagram.last, LAST)
-                | bit(datagram.approximated, APPROXIMATED),
+                | bit(datagram.approximated, APPROXIMATED)
+                | bit(datagram.message, MESSAGE),
         )
     }
 }
@@ -37,11 +48,13 @@ impl From<Tag> for Datagram {
     fn from(tag: Tag) -> Self {
         Self {
             target: (tag.0 & TARGET) as usize,
+            generation: (tag.0 >> GENERATION_SHIFT) as u8,
             // Cuts the flags off.
             seq_low: (tag.0 >> SEQ_SHIFT) as u32,
             first: tag.0 & FIRST != 0,
             last: tag.0 & LAST != 0,
             approximated: tag.0 & APPROXIMATED != 0,
+            message: tag.0 & MESSAGE != 0,
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::{
     target::{Pace, TargetSettings},
 };
 
+mod live;
+
 const SLOT_BYTES: usize = 2048;
 const LOTS: usize = 1 << 20;
 
@@ -43,16 +45,19 @@ fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
     TargetSettings { name: "test".to_owned(), format, max_level, pace }
 }
 
+fn seed(settings: TargetSettings, ledger: &Arc<SharedLedger>) -> Box<PumpTarget> {
+    PumpTarget::new(TargetSeed {
+        settings: Arc::new(ArcSwap::from_pointee(settings)),
+        ledger: Arc::clone(ledger),
+    })
+}
+
 fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
     let (end, pump_end) = handover(1000);
     let (producer, kmsg) = RingBuffer::new(1000);
     let waker = Arc::new(Waker::new().unwrap());
     let stats = Arc::new(PumpStats::default());
     let ledgers: Vec<_> = targets.iter().map(|_| Arc::new(SharedLedger::default())).collect();
-    let seeds = targets.into_iter().zip(&ledgers).map(|(settings, ledger)| TargetSeed {
-        settings: Arc::new(ArcSwap::from_pointee(settings)),
-        ledger: Arc::clone(ledger),
-    });
     let pump = Pump::new(PumpParts {
         ring: None,
         doorbell: None,
@@ -61,15 +66,21 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
         sequencer: Sequencer::new(RingContent::Nothing, 0, 0, false),
         store: Store::new(store_bytes, 0),
         handover: pump_end,
-        targets: seeds.collect(),
         stats: Arc::clone(&stats),
     });
-    (pump.unwrap(), Control { end, kmsg: producer, waker, stats, ledgers })
+    let mut control = Control { end, kmsg: producer, waker, stats, ledgers };
+    for (index, settings) in targets.into_iter().enumerate() {
+        let target = seed(settings, &control.ledgers[index]);
+        control.send(Command::Add { index, target });
+    }
+    let mut pump = pump.unwrap();
+    pump.obey(0);
+    (pump, control)
 }
 
 impl Control {
     fn send(&mut self, command: Command) {
-        let boxes = usize::from(matches!(command, Command::Install { .. } | Command::Bind { .. }));
+        let boxes = usize::from(command.lends());
         assert!(self.end.send(command, boxes).is_ok());
         self.waker.wake();
     }
@@ -127,7 +138,7 @@ impl Pump {
     }
 
     fn stop_of(&self, target: usize) -> Stop {
-        self.targets[target].stop()
+        self.targets[target].as_ref().unwrap().stop()
     }
 }
 
@@ -471,7 +482,7 @@ fn what_a_retired_socket_had_goes_out_first_with_its_old_msgid() {
     assert_eq!(told, [(1, Some(2)), (2, Some(3)), (3, Some(4)), (4, Some(5))]);
     let ledger = control.ledger(0);
     assert_eq!((ledger.sent, ledger.queued(), ledger.lost_total()), (5, 0, 0));
-    assert_eq!(control.end.lent(), 4);
+    assert_eq!(control.end.lent(), 5);
     while control.end.take_back().is_some() {}
     assert_eq!(control.end.lent(), 2);
 }

@@ -14,13 +14,13 @@ impl Manager {
             Change::Netlink(event) => {
                 if let Some(neighbour) = &event.neighbour {
                     let cares = |life: &Life| life.cares_for(neighbour);
-                    let caring = (0..self.lives.len()).filter(|at| cares(&self.lives[*at]));
-                    for target in caring.collect::<Vec<_>>() {
+                    let caring = self.lives.iter().filter(|(_, life)| cares(life));
+                    for target in caring.map(|(target, _)| *target).collect::<Vec<_>>() {
                         self.handle(target, Event::Changed);
                     }
                     return;
                 }
-                for known in self.lives.iter_mut().filter_map(|life| life.known.as_mut()) {
+                for known in self.lives.values_mut().filter_map(|life| life.known.as_mut()) {
                     known.follow(event);
                 }
                 self.hurry_names();
@@ -40,8 +40,8 @@ impl Manager {
             (NetEventKind::LinkGone, Some(ifindex)) => self.sockets.device_gone(ifindex),
             _ => Vec::new(),
         };
-        for target in 0..self.lives.len() {
-            let socket = self.lives[target].machine.socket();
+        for target in self.ids() {
+            let socket = self.lives.get(&target).and_then(|life| life.machine.socket());
             let uses = socket.is_some_and(|socket| {
                 gone.contains(&socket)
                     || ifindex.is_some() && self.sockets.ifindex(socket) == ifindex

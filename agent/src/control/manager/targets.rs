@@ -1,0 +1,175 @@
+//! The set of targets: what the configuration says of it, and what operators ask of it.
+
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::{Asked, Manager, RESOLVE_PATIENCE};
+use crate::{
+    config,
+    control::{host_format::Prepared, life::Life, protocol::Reply},
+    pump::{Command, TARGETS_MAX},
+    target::state::{Event, State},
+};
+
+impl Manager {
+    /// Takes charge of targets that the pump already has, at the indices of their order.
+    pub(in crate::control) fn adopt(&mut self, targets: Vec<(config::Target, Prepared)>) {
+        for (place, (target, prepared)) in targets.into_iter().enumerate() {
+            self.places[place] = true;
+            self.live(place, place, target, prepared);
+        }
+    }
+
+    /// Makes the targets those of another configuration. Who stays keeps its socket, sequence,
+    /// counters and place in the record store.
+    pub(in crate::control) fn apply(&mut self, targets: &[config::Target]) {
+        for target in self.ids() {
+            let Some(life) = self.lives.get_mut(&target).filter(|life| !life.removing) else {
+                continue;
+            };
+            if !targets.iter().any(|wanted| wanted.name == life.config.name) {
+                life.removing = true;
+                self.handle(target, Event::Disable);
+            }
+        }
+        for (order, wanted) in targets.iter().enumerate() {
+            match self.id_of(&wanted.name) {
+                Some(id) => self.update(id, order, wanted),
+                None => self.add(order, wanted),
+            }
+        }
+        self.remove_ended();
+    }
+
+    fn add(&mut self, order: usize, wanted: &config::Target) {
+        let Some(place) = self.places.iter().position(|taken| !taken) else {
+            // The configuration was checked; those that are on their way out are in the way.
+            tracing::error!(
+                target_name = wanted.name.as_str(),
+                most = TARGETS_MAX,
+                "The target cannot be added: too many targets; reload again."
+            );
+            return;
+        };
+        self.places[place] = true;
+        let prepared = self.host_format.prepare(wanted);
+        self.link.send(Command::Add { index: place, target: prepared.for_the_pump() });
+        self.live(place, order, wanted.clone(), prepared);
+    }
+
+    fn live(&mut self, place: usize, order: usize, target: config::Target, prepared: Prepared) {
+        self.last_id += 1;
+        let (id, enabled) = (self.last_id, target.enabled);
+        self.lives.insert(id, Life::new(place, order, target, prepared));
+        if enabled {
+            self.handle(id, Event::Enable);
+        }
+    }
+
+    fn update(&mut self, id: usize, order: usize, wanted: &config::Target) {
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        life.order = order;
+        if *life.config == *wanted {
+            return;
+        }
+        let was_enabled = life.config.enabled;
+        life.store_settings(self.host_format.settings(wanted));
+        life.configure(wanted.clone());
+        // What an operator switched stays so, unless the configuration now says otherwise.
+        if was_enabled != wanted.enabled {
+            self.handle(id, if wanted.enabled { Event::Enable } else { Event::Disable });
+        }
+        self.handle(id, Event::Changed);
+    }
+
+    /// Takes the targets out of the pump whose sockets are given up.
+    pub(super) fn remove_ended(&mut self) {
+        for target in self.ids() {
+            let ended = |life: &Life| life.removing && *life.machine.state() == State::Disabled;
+            if self.lives.get(&target).is_some_and(ended)
+                && let Some(life) = self.lives.remove(&target)
+            {
+                self.link.send(Command::Remove { index: life.place });
+                self.leaving.insert(life.place, life);
+            }
+        }
+    }
+
+    fn id_of(&self, name: &str) -> Option<usize> {
+        let is_it = |life: &Life| !life.removing && life.config.name == name;
+        self.lives.iter().find(|(_, life)| is_it(life)).map(|(id, _)| *id)
+    }
+
+    /// Finds the way of one target, or of all, anew, and answers when that is done.
+    pub(in crate::control) fn resolve(
+        &mut self,
+        name: Option<&str>,
+        answer: oneshot::Sender<Reply>,
+    ) {
+        match self.named(name) {
+            Ok(targets) => {
+                self.hurry_names();
+                for target in &targets {
+                    self.handle(*target, Event::Changed);
+                }
+                let until = Instant::now() + RESOLVE_PATIENCE;
+                self.asked.push(Asked { targets, until, answer });
+            }
+            // The client may have gone away.
+            Err(error) => drop(answer.send(Reply::refused(error))),
+        }
+    }
+
+    /// Switches a target on or off.
+    pub(in crate::control) fn switch(&mut self, name: &str, on: bool) -> Reply {
+        match self.named(Some(name)) {
+            Ok(targets) => {
+                for target in targets {
+                    self.handle(target, if on { Event::Enable } else { Event::Disable });
+                }
+                Reply::done()
+            }
+            Err(error) => Reply::refused(error),
+        }
+    }
+
+    fn named(&self, name: Option<&str>) -> Result<Vec<usize>, String> {
+        let wanted =
+            |life: &Life| !life.removing && name.is_none_or(|name| life.config.name == name);
+        let wanted = self.lives.iter().filter(|(_, life)| wanted(life));
+        let wanted: Vec<usize> = wanted.map(|(target, _)| *target).collect();
+        if wanted.is_empty() {
+            return Err(format!("there is no target {:?}", name.unwrap_or_default()));
+        }
+        Ok(wanted)
+    }
+
+    pub(super) fn answer_asked(&mut self) {
+        let now = Instant::now();
+        let decided = |asked: &Asked| {
+            let mut lives = asked.targets.iter().filter_map(|target| self.lives.get(target));
+            now >= asked.until || lives.all(|life| life.machine.is_decided())
+        };
+        let (ready, rest) = std::mem::take(&mut self.asked).into_iter().partition(decided);
+        self.asked = rest;
+        for Asked { targets, answer, .. } in ready {
+            let problems: Vec<String> = targets
+                .into_iter()
+                .filter_map(|target| {
+                    let status = self.lives.get(&target)?.status();
+                    let problem = status
+                        .waiting_for
+                        .or((status.state != "active").then(|| format!("it is {}", status.state)))?;
+                    Some(format!("{}: {problem}", status.name))
+                })
+                .collect();
+            // The client may have gone away.
+            let _ = answer.send(if problems.is_empty() {
+                Reply::done()
+            } else {
+                Reply::refused(problems.join("; "))
+            });
+        }
+    }
+}

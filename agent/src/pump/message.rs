@@ -1,0 +1,95 @@
+//! Messages to one target that are no records: from operators, keepalives.
+//!
+//! They come composed, wait here until the target has a way, and go out before its next
+//! record. They have no place in the order of seq and in the account of the records, and are
+//! counted for themselves.
+
+use std::collections::VecDeque;
+
+/// Most messages of one target that wait or are in flight.
+const MESSAGES_MAX: usize = 32;
+
+/// A composed message.
+#[derive(Debug)]
+pub struct Message {
+    /// Grows from message to message.
+    pub number: u32,
+    /// The datagram's payload.
+    pub payload: Box<[u8]>,
+}
+
+/// The messages of one target, oldest first: at the front those in flight.
+pub(super) struct Messages {
+    queue: VecDeque<Box<Message>>,
+    in_flight: usize,
+    /// One that cannot be sent, until it is given back.
+    refused: Option<Box<Message>>,
+}
+
+impl Messages {
+    pub(super) fn new() -> Self {
+        Self { queue: VecDeque::with_capacity(MESSAGES_MAX), in_flight: 0, refused: None }
+    }
+
+    /// Takes a message, or gives it back if there are too many.
+    pub(super) fn take(&mut self, message: Box<Message>) -> Result<(), Box<Message>> {
+        if self.queue.len() >= MESSAGES_MAX {
+            return Err(message);
+        }
+        self.queue.push_back(message);
+        Ok(())
+    }
+
+    /// The next one to be sent.
+    pub(super) fn next(&self) -> Option<&Message> {
+        if self.refused.is_some() {
+            return None;
+        }
+        self.queue.get(self.in_flight).map(|message| &**message)
+    }
+
+    /// The next one was pushed.
+    pub(super) fn pushed(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// The next one cannot be sent this way.
+    pub(super) fn refuse_next(&mut self) {
+        self.refused = self.queue.remove(self.in_flight);
+    }
+
+    /// One that could not be sent.
+    pub(super) fn take_refused(&mut self) -> Option<Box<Message>> {
+        self.refused.take()
+    }
+
+    /// The fate of one in flight is known.
+    pub(super) fn settled(&mut self, number: u32) -> Option<Box<Message>> {
+        let at = self.in_flight(number)?;
+        self.in_flight -= 1;
+        self.queue.remove(at)
+    }
+
+    /// A socket that is retired gives one back: it is sent again, before newer ones.
+    pub(super) fn given_back(&mut self, number: u32) {
+        if let Some(at) = self.in_flight(number)
+            && let Some(message) = self.queue.remove(at)
+        {
+            self.in_flight -= 1;
+            let waiting = self.queue.iter().skip(self.in_flight);
+            let older = waiting.take_while(|other| other.number < message.number).count();
+            // There is room: it was taken out just now.
+            self.queue.insert(self.in_flight + older, message);
+        }
+    }
+
+    fn in_flight(&self, number: u32) -> Option<usize> {
+        self.queue.iter().take(self.in_flight).position(|message| message.number == number)
+    }
+
+    /// All of them, when the target is removed.
+    pub(super) fn next_left(&mut self) -> Option<Box<Message>> {
+        self.in_flight = 0;
+        self.take_refused().or_else(|| self.queue.pop_front())
+    }
+}
