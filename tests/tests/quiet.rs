@@ -33,7 +33,7 @@ use netconsole_agent::{
     handover::{ControlEnd, handover},
     ledger::{Ledger, SharedLedger},
     netconsole::{Format, SysdataKey, format::userdata},
-    pump::{Command, Pump, PumpParts, PumpStats, Returned, TargetSeed},
+    pump::{Command, Pump, PumpParts, PumpStats, PumpTarget, Returned, TargetSeed},
     store::Store,
     target::{Route, TargetSettings},
 };
@@ -237,12 +237,10 @@ struct Running {
 
 impl Running {
     fn start(capture: Capture, lanes: &[Lane], sockets: Vec<Box<dyn Egress>>) -> Self {
-        let (control, pump_end) = handover(sockets.len() + lanes.len() + 1);
+        let (mut control, pump_end) = handover(sockets.len() + 2 * lanes.len() + 1);
         let ledgers: Vec<_> = lanes.iter().map(|_| Arc::new(SharedLedger::default())).collect();
-        let targets = lanes
-            .iter()
-            .zip(&ledgers)
-            .map(|(lane, ledger)| TargetSeed {
+        for (index, (lane, ledger)) in lanes.iter().zip(&ledgers).enumerate() {
+            let target = PumpTarget::new(TargetSeed {
                 settings: Arc::new(ArcSwap::from_pointee(TargetSettings {
                     name: lane.name.to_owned(),
                     format: lane.format.clone(),
@@ -250,8 +248,9 @@ impl Running {
                     pace: None,
                 })),
                 ledger: Arc::clone(ledger),
-            })
-            .collect();
+            });
+            assert!(control.send(Command::Add { index, target }, 1).is_ok());
+        }
         let mut pump = Pump::new(PumpParts {
             ring: capture.ring,
             doorbell: capture.doorbell,
@@ -260,7 +259,6 @@ impl Running {
             sequencer: capture.sequencer,
             store: Store::new(16 << 20, capture.first_seq),
             handover: pump_end,
-            targets,
             stats: Arc::new(PumpStats::default()),
         })
         .expect("a pump");
