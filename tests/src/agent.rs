@@ -49,6 +49,7 @@ pub struct Agent {
     log: Arc<Mutex<String>>,
     log_thread: Option<JoinHandle<()>>,
     folder: tempfile::TempDir,
+    agent_table: String,
 }
 
 impl Agent {
@@ -71,8 +72,8 @@ impl Agent {
         let folder = tempfile::tempdir().expect("a folder for the agent");
         let config = folder.path().join("agent.toml");
         let socket = folder.path().join("control.sock");
-        let text = format!("[agent]\ncontrol_socket = {socket:?}\n{agent_table}\n{targets}");
-        std::fs::write(&config, text).expect("write the configuration");
+        let agent_table = format!("[agent]\ncontrol_socket = {socket:?}\n{agent_table}\n");
+        std::fs::write(&config, format!("{agent_table}{targets}")).expect("write the configuration");
         let mut child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", namespace.name()))
             .arg(binary())
@@ -94,7 +95,7 @@ impl Agent {
                 }
             })
         };
-        let mut agent = Self { child, log, log_thread: Some(log_thread), folder };
+        let mut agent = Self { child, log, log_thread: Some(log_thread), folder, agent_table };
         agent.wait(Duration::from_secs(20), |status| {
             status.targets.iter().filter(|target| target.state == "active").count() >= active
         });
@@ -111,6 +112,30 @@ impl Agent {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("control.sock")
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("agent.toml")
+    }
+
+    /// Writes other target tables into its configuration, which it is to be told.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn rewrite(&self, targets: &str) {
+        let text = format!("{}{targets}", self.agent_table);
+        std::fs::write(self.config(), text).expect("write the configuration");
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it is not there any more.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
+        kill_process(pid, signal).expect("a signal");
     }
 
     /// What it has logged so far.
@@ -178,12 +203,22 @@ impl Agent {
     /// # Panics
     /// If it fails.
     pub fn command(&self, arguments: &[&str]) -> String {
+        match self.try_command(arguments) {
+            Ok(said) => said,
+            Err(said) => panic!("{arguments:?}: {said}\n{}", self.log()),
+        }
+    }
+
+    /// The same, for what may be refused: what was printed, or the error.
+    ///
+    /// # Panics
+    /// If the binary cannot be run.
+    pub fn try_command(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(binary());
         let output = command.args(arguments).arg("--socket").arg(self.socket()).output();
         let output = output.expect("run the command");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {said}\n{}", self.log());
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// Stops the agent by SIGTERM and returns its log.
@@ -192,8 +227,7 @@ impl Agent {
     /// If it does not end with code 0 within five seconds.
     #[must_use]
     pub fn stop(mut self) -> String {
-        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
-        kill_process(pid, Signal::TERM).expect("SIGTERM");
+        self.signal(Signal::TERM);
         let start = Instant::now();
         let end = loop {
             if let Some(end) = self.child.try_wait().expect("the agent's state") {
