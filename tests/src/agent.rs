@@ -73,7 +73,8 @@ impl Agent {
         let config = folder.path().join("agent.toml");
         let socket = folder.path().join("control.sock");
         let agent_table = format!("[agent]\ncontrol_socket = {socket:?}\n{agent_table}\n");
-        std::fs::write(&config, format!("{agent_table}{targets}")).expect("write the configuration");
+        std::fs::write(&config, format!("{agent_table}{targets}"))
+            .expect("write the configuration");
         let mut child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", namespace.name()))
             .arg(binary())

@@ -141,21 +141,31 @@ fn a_gateway_tells_its_new_mac() {
 /// sent. What left meanwhile counts as sent, and is told as suspected.
 #[test]
 fn a_gateway_is_replaced_without_notice() {
-    const HEALED_WITHIN: Duration = Duration::from_secs(60);
-    if !ready("a_gateway_is_replaced_without_notice") {
-        return;
+    if ready("a_gateway_is_replaced_without_notice") {
+        replace_without_notice("silent", TARGET, "10.0.0.1/24");
     }
+}
+
+#[test]
+fn an_ipv6_gateway_is_replaced_without_notice() {
+    if ready("an_ipv6_gateway_is_replaced_without_notice") {
+        replace_without_notice("silent IPv6", TARGET_V6, "2001:db8:1::1/64");
+    }
+}
+
+fn replace_without_notice(label: &'static str, target: &str, gateway: &str) {
+    const HEALED_WITHIN: Duration = Duration::from_secs(60);
     let lan = Lan::new();
     let [first, second] = &lan.routers;
     lan.switch.ip("link set p2 nomaster");
-    second.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
     second.ip("addr flush dev lan0");
-    second.ip("addr add 10.0.0.1/24 dev lan0");
-    lan.host.ip("route add default via 10.0.0.1");
+    second.ip(&format!("addr add {gateway} dev lan0"));
+    let (address, _) = gateway.split_once('/').expect("an address with its prefix");
+    lan.host.ip(&format!("route add default via {address}"));
     // A closed port would be answered by ICMP, for which the router would ask for the host.
     let _sinks = [first.sink(PORT), second.sink(PORT)];
     let routers = [Capture::start(first, PORT, &["lo"]), Capture::start(second, PORT, &["lo"])];
-    let mut scene = start(&lan, "silent", TARGET);
+    let mut scene = start(&lan, label, target);
     scene.say_and_see(20);
     assert_eq!(scene.view().suspected, 0);
 
@@ -187,7 +197,7 @@ fn a_gateway_is_replaced_without_notice() {
     let left: BTreeSet<u64> = outcome.arrived.iter().map(|one| one.seq).collect();
     let vanished = left.difference(&arrived).count() as u64;
     println!(
-        "HEAL silent: {:.1} s, limit {} s; {vanished} records vanished, {} suspected",
+        "HEAL {label}: {:.1} s, limit {} s; {vanished} records vanished, {} suspected",
         healed.as_secs_f64(),
         HEALED_WITHIN.as_secs(),
         view.suspected

@@ -18,7 +18,8 @@ fn the_values_are_those_of_the_host() {
     assert_eq!(value("hostname"), file("/proc/sys/kernel/hostname"));
     assert_eq!(value("boot_id"), file("/proc/sys/kernel/random/boot_id"));
     assert_eq!(value("nic"), "left0/0");
-    let uptime: f64 = file("/proc/uptime").split(' ').next().expect("a number").parse().expect("a number");
+    let uptime: f64 =
+        file("/proc/uptime").split(' ').next().expect("a number").parse().expect("a number");
     let told: f64 = value("uptime").parse().expect("a number");
     assert!((uptime - told).abs() < 30.0, "{told} and {uptime}");
     // The thread that wrote it is of this process.

@@ -31,15 +31,17 @@ fn rules_decide_in_order() {
     let explained = scene.agent.command(&["filter", "explain", "peer", "martian source x"]);
     assert!(explained.contains("rule 2") && explained.contains("drop"), "{explained}");
     let explained = scene.agent.command(&["filter", "explain", "peer", "--last", "3"]);
-    assert_eq!(explained.lines().filter(|line| line.contains("the end of the rules.")).count(), 1, "{explained}");
+    assert_eq!(
+        explained.lines().filter(|line| line.contains("the end of the rules.")).count(),
+        1,
+        "{explained}"
+    );
 }
 
 /// A rate lets through so many, and says afterwards how many it did not.
 #[test]
 fn a_rate_is_kept_and_told() {
-    let targets = format!(
-        "{PEER}[[target.peer.filter]]\ntext = \"chatter\"\nrate = \"5/1s\"\n"
-    );
+    let targets = format!("{PEER}[[target.peer.filter]]\ntext = \"chatter\"\nrate = \"5/1s\"\n");
     let Some(mut scene) = Scene::start("rate", &targets, 1) else { return };
     let lines: Vec<String> = (0..50).map(|n| format!("chatter {n}.")).collect();
     scene.say(&lines.iter().map(String::as_str).collect::<Vec<_>>());
@@ -59,7 +61,8 @@ fn an_oops_is_not_limited() {
     let Some(mut scene) = Scene::start("oops", &targets, 1) else { return };
     let calm: Vec<String> = (0..20).map(|n| format!("calm {n}.")).collect();
     scene.say(&calm.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut report = vec!["BUG: kernel NULL pointer dereference, address: 0000000000000000".to_owned()];
+    let mut report =
+        vec!["BUG: kernel NULL pointer dereference, address: 0000000000000000".to_owned()];
     report.extend((0..30).map(|n| format!(" report_line_{n}.+0x10/0x20")));
     report.push("---[ end trace 0000000000000000 ]---".to_owned());
     scene.say(&report.iter().map(String::as_str).collect::<Vec<_>>());

@@ -125,7 +125,8 @@ fn a_ping_tells_who_and_where() {
 fn a_keepalive_comes_after_each_activation() {
     let targets = format!("{PEER}keepalive = \"1h\"\n");
     let Some(mut scene) = Scene::start("keepalive", &targets, 1) else { return };
-    let is_one = |datagram: &str| datagram.starts_with("netconsole-agent") && datagram.contains("keepalive");
+    let is_one =
+        |datagram: &str| datagram.starts_with("netconsole-agent") && datagram.contains("keepalive");
     scene.wait_for("the first", is_one);
     scene.agent.command(&["target", "disable", "peer"]);
     scene.agent.wait(Duration::from_secs(5), |status| status.targets[0].state == "disabled");

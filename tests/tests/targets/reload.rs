@@ -42,9 +42,8 @@ fn a_thousand_reloads_under_load_lose_and_double_nothing() {
         let writer = scope.spawn(|| {
             let mut said = 0;
             while !stop.load(Ordering::Acquire) {
-                let lines: Vec<Vec<u8>> = (said..said + 10)
-                    .map(|n| format!("<6>reloads {n}.\n").into_bytes())
-                    .collect();
+                let lines: Vec<Vec<u8>> =
+                    (said..said + 10).map(|n| format!("<6>reloads {n}.\n").into_bytes()).collect();
                 write(&lines, 0);
                 said += lines.len();
                 std::thread::sleep(Duration::from_millis(5));

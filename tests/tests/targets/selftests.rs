@@ -49,7 +49,8 @@ fn basic() {
 #[test]
 fn cmdline() {
     for device in ["left0", "02:00:00:00:00:01"] {
-        let string = format!("netconsole=+1514@192.0.2.1/{device},6666@192.0.2.2/02:00:00:00:00:02");
+        let string =
+            format!("netconsole=+1514@192.0.2.1/{device},6666@192.0.2.2/02:00:00:00:00:02");
         let import = Command::new(agent_tests::agent::binary())
             .args(["import", &string])
             .output()
@@ -80,7 +81,8 @@ fn without_headers(fragments: &[String]) -> String {
 #[test]
 fn fragmented_msg() {
     let Some(mut scene) = Scene::start("fragmented_msg", PEER, 1) else { return };
-    let text: String = (0..136).map(|n| format!("MSG{n:03}=")).collect::<String>()[..940].to_owned();
+    let text: String =
+        (0..136).map(|n| format!("MSG{n:03}=")).collect::<String>()[..940].to_owned();
     let value = "0123456789".repeat(17) + "x";
     scene.agent.command(&["userdata", "set", "peer", "key", &value]);
     for release in ["true", "false"] {
@@ -205,7 +207,9 @@ fn userdata() {
         // Each value is one that was set, whole.
         let mut values = 0;
         for line in scene.arrived.iter().filter(|datagram| !datagram.contains(",ncfrag=")) {
-            for (_, rest) in line.match_indices(" values0=").map(|(at, key)| line.split_at(at + key.len())) {
+            for (_, rest) in
+                line.match_indices(" values0=").map(|(at, key)| line.split_at(at + key.len()))
+            {
                 let found = rest.split('\n').next().unwrap_or_default();
                 assert!((10..100).any(|n| found == n.to_string()), "{line}");
                 values += 1;
