@@ -49,7 +49,7 @@ const BATCH: usize = 64;
 const LOOK_NS: u64 = 12_500_000;
 /// How long to wait when the sockets take nothing: the first time, and the longest.
 const BLOCKED_NAP_FIRST_NS: u64 = 200_000;
-const BLOCKED_NAP_MAX_NS: u64 = 50_000_000;
+const BLOCKED_NAP_MAX_NS: u64 = LOOK_NS;
 /// A round that settled this many seqs means a storm: then the pump naps instead
 /// of being woken, so that the printing CPUs need not ring for each record.
 const STORM_SEQS: u64 = 64;

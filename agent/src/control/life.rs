@@ -62,6 +62,8 @@ pub(super) struct Life {
     looks: Limited,
     /// What is known of the receiver's name, if it has one.
     pub(super) name: Option<NameState>,
+    /// Its look-up that is under way.
+    pub(super) look_up: Option<AbortHandle>,
     /// The way as it was found last.
     pub(super) found: Option<WayOut>,
     /// The device that was used last, to recognise it again.
@@ -71,8 +73,8 @@ pub(super) struct Life {
     /// Why a better way out is not used.
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
-    /// Records done with, and for how many ticks that has not changed.
-    progress: (u64, u32),
+    /// Records done with, and since when that has not changed with something in the socket.
+    progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,
     log: Limited,
 }
@@ -86,6 +88,7 @@ impl Life {
     ) -> Self {
         Self {
             name: name_of(&config),
+            look_up: None,
             config: Arc::new(config),
             place,
             order,
@@ -102,7 +105,7 @@ impl Life {
             former: None,
             fallback_reason: None,
             suspicion: Suspicion::default(),
-            progress: (0, 0),
+            progress: (0, Instant::now()),
             history: VecDeque::with_capacity(HISTORY),
             log: Limited::to_bursts(LOG_BURST, LOG_EVERY),
         }
@@ -114,6 +117,7 @@ impl Life {
             config.remote == self.config.remote && config.local_ip == self.config.local_ip;
         if !same_name {
             self.name = name_of(&config);
+            self.look_up.take().iter().for_each(AbortHandle::abort);
         }
         if config.device != self.config.device {
             self.known = None;
@@ -150,13 +154,14 @@ impl Life {
         at
     }
 
-    /// Counts the ticks without progress; true if something was handed to a socket and
-    /// nothing has become of it for that long.
-    pub(super) fn is_stuck(&mut self, ledger: &Ledger, ticks: u32) -> bool {
+    /// Whether something was handed to a socket and nothing has become of it for that long.
+    pub(super) fn is_stuck(&mut self, now: Instant, ledger: &Ledger, patience: Duration) -> bool {
         let done = ledger.sent + ledger.filtered + ledger.lost_total();
         let idle = ledger.in_flight == 0 || !self.is_active() || done != self.progress.0;
-        self.progress = (done, if idle { 0 } else { self.progress.1 + 1 });
-        self.progress.1 >= ticks
+        if idle {
+            self.progress = (done, now);
+        }
+        now.saturating_duration_since(self.progress.1) >= patience
     }
 
     /// Whether an event about this neighbour is worth a look.

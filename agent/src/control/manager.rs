@@ -15,7 +15,10 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+};
 
 use super::{
     host_format::HostFormat,
@@ -39,8 +42,8 @@ use crate::{
 /// Housekeeping, and faster while something is on its way.
 const TICK: Duration = Duration::from_secs(1);
 const TICK_BUSY: Duration = Duration::from_millis(20);
-/// A socket that was given something and sends nothing for this many ticks is stuck.
-const STUCK_TICKS: u32 = 3;
+/// A socket that was given something and sends nothing for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(3);
 /// A neighbour whose last confirmation is older than this is asked again. With the
 /// recheck of active targets it bounds how long a wrong address goes unnoticed.
 const CONFIRM_AFTER: Duration = Duration::from_secs(10);
@@ -332,11 +335,13 @@ impl Manager {
             name.asked(now);
             let (names, sender) = (self.names.clone(), self.sender.clone());
             let host = name.host().to_owned();
-            tokio::spawn(async move {
+            life.look_up.take().iter().for_each(AbortHandle::abort);
+            let task = tokio::spawn(async move {
                 // Nobody listens any more only when the agent ends.
                 let answer = names.look_up(&host).await;
                 let _ = sender.send(Input::Named(target, host, answer));
             });
+            life.look_up = Some(task.abort_handle());
         }
     }
 
@@ -349,7 +354,7 @@ impl Manager {
         for target in self.ids() {
             let Some(life) = self.lives.get_mut(&target) else { continue };
             let ledger = life.shared.ledger.read();
-            let stuck = life.is_stuck(&ledger, STUCK_TICKS);
+            let stuck = life.is_stuck(now, &ledger, STUCK_AFTER);
             life.suspicion.sample(now, ledger.sent);
             life.old_settings.retain(|old| Arc::strong_count(old) > 1);
             if *life.machine.state() == State::Draining {

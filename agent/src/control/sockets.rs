@@ -105,18 +105,24 @@ impl Sockets {
         let Place::Opening(waiters) = &mut socket.place else { return Vec::new() };
         let waiters = std::mem::take(waiters);
         let outcome = match outcome {
-            Ok(_) if socket.dead => Err(Reason {
-                kind: WaitKind::SocketDead,
-                text: "the device went away while its socket was opened".to_owned(),
-            }),
+            Ok(egress) if socket.dead => {
+                close(egress);
+                Err(Reason {
+                    kind: WaitKind::SocketDead,
+                    text: "the device went away while its socket was opened".to_owned(),
+                })
+            }
             Ok(egress) => match self.places.iter().position(|taken| !taken) {
                 Some(place) => Ok((place, egress)),
-                None => Err(Reason {
-                    kind: WaitKind::OpenRefused,
-                    text: format!(
-                        "{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices"
-                    ),
-                }),
+                None => {
+                    close(egress);
+                    Err(Reason {
+                        kind: WaitKind::OpenRefused,
+                        text: format!(
+                            "{EGRESS_MAX} sockets are open, which is the most the agent holds; let targets share devices"
+                        ),
+                    })
+                }
             },
             Err(error) => Err(Reason {
                 kind: if error.errno() == Some(Errno::BUSY) {
@@ -201,7 +207,11 @@ impl Sockets {
     /// A socket came back from the pump.
     pub(super) fn returned(&mut self, index: usize, egress: Box<dyn Egress>) {
         self.places[index] = false;
-        // Closing an AF_XDP socket waits for the kernel's readers.
-        tokio::task::spawn_blocking(move || drop(egress));
+        close(egress);
     }
+}
+
+/// Closing an AF_XDP socket waits for the kernel's readers.
+fn close(egress: Box<dyn Egress>) {
+    tokio::task::spawn_blocking(move || drop(egress));
 }

@@ -12,6 +12,9 @@ use std::{
 /// Samples that are kept: longer than a neighbour goes unconfirmed.
 const SAMPLES: usize = 128;
 
+/// Between two samples; the ticks that bring them are not exact.
+const SAMPLE_EVERY: Duration = Duration::from_millis(900);
+
 /// The doubts about one target's neighbour.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
@@ -26,8 +29,12 @@ pub(super) struct Suspicion {
 }
 
 impl Suspicion {
-    /// Remembers how many records were sent until now; about once a second.
+    /// Remembers how many records were sent until now; once a second, however often it is called.
     pub(super) fn sample(&mut self, now: Instant, sent: u64) {
+        let age = self.samples.back().map(|(at, _)| now.saturating_duration_since(*at));
+        if age.is_some_and(|age| age < SAMPLE_EVERY) {
+            return;
+        }
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }

@@ -76,6 +76,8 @@ pub struct PumpTarget {
     flight: Flight<Sendable>,
     route: Option<Box<Route>>,
     generation: u8,
+    /// The settings with which the record at hand was pushed in part.
+    begun_with: Option<Arc<TargetSettings>>,
     messages: Messages,
     tap: Option<Box<Tap>>,
     bucket: Bucket,
@@ -107,6 +109,7 @@ impl PumpTarget {
             flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
             route: None,
             generation: 0,
+            begun_with: None,
             messages: Messages::new(),
             tap: None,
             bucket: Bucket::default(),
@@ -322,8 +325,9 @@ impl PumpTarget {
             // The basic format shows no line of it, as on the kernel's consoles.
             return Ok(self.filter());
         }
-        if self.flight.begun() >= count {
-            // Other settings make fewer datagrams of it.
+        let same = self.begun_with.take().is_none_or(|begun| Arc::ptr_eq(&begun, settings));
+        if !same {
+            // Other settings make other datagrams of it.
             self.flight.begin_anew();
         }
         datagrams.skip(self.flight.begun());
@@ -350,7 +354,12 @@ impl PumpTarget {
                     self.ledger.packets += 1;
                     continue;
                 }
-                Err(PushError::Full) => return Err(Stop::Full),
+                Err(PushError::Full) => {
+                    // The control thread keeps the settings as long as they are used, so
+                    // this is never the last reference.
+                    self.begun_with = (self.flight.begun() > 0).then(|| Arc::clone(settings));
+                    return Err(Stop::Full);
+                }
                 Err(PushError::TooLong { .. }) => LostReason::TooLong,
                 Err(PushError::TooShort { .. }) => LostReason::Refused,
             };
@@ -482,15 +491,17 @@ impl PumpTarget {
             self.worst = Outcome::Sent;
         }
         self.worst = self.worst.max(outcome);
+        if outcome == Outcome::Sent {
+            self.lose_dropped_before(seq_low);
+        }
         if last && self.worst == Outcome::Dropped && self.keeps_trying(now_ns) {
             self.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
             self.hold_until_ns = now_ns + DROPPED_HOLD_NS;
             return;
         }
         self.flight.settled(last);
-        if outcome == Outcome::Sent {
+        if self.worst == Outcome::Sent {
             self.dropping_since_ns = None;
-            self.lose_dropped_before(seq_low);
         }
         if last && self.worst == Outcome::Sent {
             self.ledger.sent += 1;

@@ -432,6 +432,57 @@ fn what_a_device_drops_is_sent_again_in_order() {
     assert_eq!(control.ledger(0).sent, 4);
 }
 
+/// Of a record in two fragments the device drops the first and sends the last: what it
+/// dropped before is not sent after that.
+#[test]
+fn what_was_dropped_is_not_sent_after_a_part_of_what_is_newer() {
+    let (mut pump, mut control) = pump(vec![settings(7, None)], LOTS);
+    let handle = control.install(0, 64);
+    handle.set_room(0);
+    control.bind(0, 0);
+    pump.store_record(4, 6);
+    pump.store_record(300, 6);
+    pump.round(1);
+    handle.set_room(LOTS);
+    handle.drop_next(2);
+    for now_ns in [2, 10_000_000, 20_000_000, 30_000_000] {
+        pump.round(now_ns);
+    }
+    let all: Vec<_> = sent(&handle).iter().map(|sent| (sent.seq, sent.part.0 == 0)).collect();
+    assert_eq!(all, [(1, false), (1, true), (1, false)]);
+    let ledger = control.ledger(0);
+    assert_eq!((ledger.sent, ledger.lost[LostReason::Refused as usize]), (1, 1));
+}
+
+/// Other settings in the middle of a record: it begins anew with them.
+#[test]
+fn a_record_in_part_begins_anew_with_other_settings() {
+    let (mut pump, mut control) = pump(vec![], LOTS);
+    let ledger = Arc::new(SharedLedger::default());
+    let shared = Arc::new(ArcSwap::from_pointee(settings(7, None)));
+    let target =
+        PumpTarget::new(TargetSeed { settings: Arc::clone(&shared), ledger: Arc::clone(&ledger) });
+    control.send(Command::Add { index: 0, target });
+    let handle = control.install(0, 1);
+    control.bind(0, 0);
+    pump.obey(0);
+    pump.store_record(300, 6);
+    pump.round(1);
+    let mut other = settings(7, None);
+    other.format.userdata = b" key=value\n".as_slice().into();
+    let old = shared.swap(Arc::new(other));
+    for now_ns in 2..9 {
+        pump.round(now_ns);
+    }
+    drop(old);
+    let parts: Vec<_> = sent(&handle).iter().map(|sent| sent.part).collect();
+    let [first, rest @ ..] = &parts[..] else { panic!("nothing") };
+    assert_eq!(first.0, 0);
+    assert_eq!((rest[0].0, rest.len()), (0, 2), "{parts:?}");
+    assert_eq!(rest[1].2, first.2 + 11, "{parts:?}");
+    assert_eq!(ledger.read().sent, 1);
+}
+
 #[test]
 fn what_a_device_drops_for_good_is_lost() {
     let (mut pump, mut control) = pump(vec![settings(7, None)], 1 << 16);
@@ -713,9 +764,9 @@ fn a_blocked_pump_sleeps_and_a_command_ends_that() {
     std::thread::sleep(Duration::from_millis(300));
     let before = running.wakeups();
     std::thread::sleep(Duration::from_millis(500));
-    // It naps for 50 ms by now.
+    // It naps as long as it may by now: nobody might wake it for a record.
     let wakeups = running.wakeups() - before;
-    assert!(wakeups <= 15, "{wakeups} wake-ups");
+    assert!(wakeups <= 45, "{wakeups} wake-ups");
     assert_eq!(running.control.ledger(1).sent, 0);
 
     handles[0].set_flush_error(None);
