@@ -32,7 +32,7 @@ pub const AUTOMATA_MAX_BYTES: usize = 8 << 20;
 /// One pattern, ready to run.
 #[derive(Debug)]
 pub(super) struct Dfa {
-    dfa: dense::DFA<Vec<u32>>,
+    dfa: Box<dense::DFA<Vec<u32>>>,
     anchored: Anchored,
 }
 
@@ -98,14 +98,17 @@ impl Compiler {
             })?;
         self.left_bytes =
             self.left_bytes.checked_sub(dfa.memory_usage()).ok_or(Cause::AllTooLarge)?;
-        Ok(Dfa { dfa, anchored: if anchored { Anchored::Yes } else { Anchored::No } })
+        Ok(Dfa {
+            dfa: Box::new(dfa),
+            anchored: if anchored { Anchored::Yes } else { Anchored::No },
+        })
     }
 
     fn text(&mut self, text: &TextMatch) -> Result<Text, Cause> {
         match text {
             TextMatch::Contains(text) => {
                 short_enough(text)?;
-                Ok(Text::Contains(memmem::Finder::new(text).into_owned()))
+                Ok(Text::Contains(Box::new(memmem::Finder::new(text).into_owned())))
             }
             TextMatch::Regex(regex) => {
                 short_enough(regex)?;

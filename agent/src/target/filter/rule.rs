@@ -21,7 +21,7 @@ pub(super) struct CompiledRule {
 /// The condition on the text.
 #[derive(Debug)]
 pub(super) enum Text {
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     Regex(Dfa),
 }
 

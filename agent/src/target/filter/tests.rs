@@ -7,7 +7,7 @@ mod reports;
 
 use super::*;
 use crate::{
-    record::{Caller, Context},
+    record::{CGROUP_MAX_BYTES, Caller, Context},
     target::filter::spec::{Action, TextMatch},
 };
 
@@ -254,12 +254,11 @@ fn what_a_record_does_not_say() {
     assert_eq!(filter(rules).decide(&no_context, None, 0), Decision::Filter);
 }
 
-use crate::record::CGROUP_MAX_BYTES;
-
 #[test]
 fn globs() {
-    // In a name and in a path; `None` if it is no glob.
-    let table: [(&str, &str, Option<(bool, bool)>); 41] = [
+    /// Glob, text, whether it matches in a name and in a path; `None` if it is no glob.
+    type Row = (&'static str, &'static str, Option<(bool, bool)>);
+    let table: [Row; 41] = [
         ("", "", Some((true, true))),
         ("", "x", Some((false, false))),
         ("a", "a", Some((true, true))),

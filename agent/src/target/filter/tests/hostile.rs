@@ -66,8 +66,10 @@ fn hostile_globs_are_bounded_or_refused() {
 
 #[test]
 fn all_automata_together_are_bounded() {
-    // Each of some 60 KiB: which of the last bytes were an x.
-    let rules = |count| vec![Rule { text: regex("x.{10}y"), ..rule(Action::Drop) }; count];
+    // Each of some 100 KiB: few states, but nearly every byte a class of its own.
+    let alphabet: String = ('0'..='z').filter(char::is_ascii_alphanumeric).collect();
+    let pattern = alphabet.repeat(6);
+    let rules = |count| vec![Rule { text: regex(&pattern), ..rule(Action::Drop) }; count];
     assert!(Filter::compile(spec(rules(4))).is_ok());
     let error = Filter::compile(spec(rules(1000))).map(|_| ()).unwrap_err();
     assert_eq!((error.condition, error.cause), ("regex", Cause::AllTooLarge));
