@@ -34,8 +34,15 @@ use netconsole_agent::{
     ledger::{Ledger, SharedLedger},
     netconsole::{Format, SysdataKey, format::userdata},
     pump::{Command, Pump, PumpParts, PumpStats, PumpTarget, Returned, TargetSeed},
+    record::{Context, Record},
     store::Store,
-    target::{Route, TargetSettings},
+    target::{
+        Route, TargetSettings,
+        filter::{
+            Decision, Filter, FilterSpec, NOTICE_MAX_BYTES,
+            spec::{Action, Rate, Rule, TextMatch},
+        },
+    },
 };
 use rustix::{
     process::{Pid, Signal, kill_process},
@@ -151,6 +158,78 @@ fn the_counter_counts() {
     .expect("the counting thread");
 }
 
+/// Every kind of condition and action, rates that are used up, and their notices.
+#[test]
+fn a_filter_allocates_nothing() {
+    let any = Rule {
+        text: None,
+        subsystem: None,
+        device: None,
+        task: None,
+        cgroup: None,
+        cpus: Vec::new(),
+        action: Action::Drop,
+    };
+    let glob = |text: &str| Some(text.to_owned());
+    let rate = Rate { count: 2, period: Duration::from_millis(10) };
+    let spec = FilterSpec {
+        max_level: 6,
+        facilities: Some(vec![0, 1]),
+        rules: vec![
+            Rule { text: Some(TextMatch::Contains("drop me".to_owned())), ..any.clone() },
+            Rule { text: Some(TextMatch::Regex(r"(?i)x\d+.*y$".to_owned())), ..any.clone() },
+            Rule { subsystem: glob("n*t"), device: glob("+pci:*"), ..any.clone() },
+            Rule { task: glob("k?oisy"), cpus: vec![1], ..any.clone() },
+            Rule { cgroup: glob("/a/**/*.scope"), action: Action::Send, ..any.clone() },
+            Rule { cpus: vec![2], action: Action::Rate(rate), ..any },
+        ],
+        rate: Some(Rate { count: 3, ..rate }),
+    };
+    let filter = Filter::compile(spec).expect("the filter");
+    let count = Count::new();
+    std::thread::spawn(move || {
+        count_here(count);
+        let texts: [&[u8]; 5] =
+            [b"drop me", b"X12 abc y", b"BUG: bad\nCall Trace:", &[0xff; 1024], b""];
+        let paths = [None, Some(&b"/a/b/c.scope"[..]), Some(b"/x")];
+        let (mut sent, mut left_out, mut suppressed, mut said) = (0, 0, 0, 0);
+        for i in 0..100_000u64 {
+            // Coprime, so that all meet.
+            let [text, path, level, cpu, known] = [5, 3, 7, 4, 11].map(|n| (i % n) as usize);
+            let context =
+                Context { cpu: cpu as u32, pid: 1, task: b"knoisy", cgroup_id: 1, cgroup: b"x" };
+            let record = Record {
+                seq: i,
+                ts_ns: i * 100_000,
+                facility: 0,
+                level: level as u8,
+                cont: false,
+                caller: None,
+                text: texts[text],
+                subsystem: b"net",
+                device: b"n2",
+                context: (known > 1).then_some(context),
+                approximated: known == 0,
+            };
+            match filter.decide(&record, paths[path], i * 100_000) {
+                Decision::Send => sent += 1,
+                Decision::Filter => left_out += 1,
+            }
+            if filter.notice_due_ns().is_some_and(|due_ns| due_ns <= i * 100_000) {
+                while let Some(notice) = filter.take_notice(i * 100_000) {
+                    let mut buffer = [0; NOTICE_MAX_BYTES];
+                    said += notice.write(&mut buffer).len();
+                    suppressed += notice.suppressed;
+                }
+            }
+        }
+        assert_eq!(count.read(), (0, 0));
+        assert!(sent > 1000 && left_out > 1000 && suppressed > 1000 && said > 1000);
+    })
+    .join()
+    .expect("the counting thread");
+}
+
 const LEVEL_ERR: u8 = 3;
 const LEVEL_DEBUG: u8 = 7;
 
@@ -244,7 +323,15 @@ impl Running {
                 settings: Arc::new(ArcSwap::from_pointee(TargetSettings {
                     name: lane.name.to_owned(),
                     format: lane.format.clone(),
-                    max_level: lane.max_level,
+                    filter: Arc::new(
+                        Filter::compile(FilterSpec {
+                            max_level: lane.max_level,
+                            facilities: None,
+                            rules: Vec::new(),
+                            rate: None,
+                        })
+                        .expect("a filter"),
+                    ),
                     pace: None,
                 })),
                 ledger: Arc::clone(ledger),

@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use super::{
-    host_format::{HostFormat, Prepared},
     manager::Manager,
     netdev::{self, NetdevSource, readable_events},
     protocol::{Reply, Request},
+    settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
     socket::{self, Asked},
     status::{CaptureStatus, Status},
 };
@@ -52,6 +52,9 @@ pub enum AgentError {
     /// No source of records.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// Settings of a target.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
@@ -137,11 +140,11 @@ impl Agent {
         tracing::info!(by = netdev.describe(), "Events of network devices are watched.");
 
         let host_format = HostFormat::of_this_host(shows_caller);
-        let targets: Vec<_> = config
-            .targets
-            .iter()
-            .map(|target| (target.clone(), host_format.prepare(target)))
-            .collect();
+        let mut maker = SettingsMaker::new(&host_format);
+        let mut targets = Vec::new();
+        for target in &config.targets {
+            targets.push((target.clone(), Prepared::new(maker.settings(target, None)?)));
+        }
         let (mut control, pump_end) = handover(BOXES_LENT);
         for (index, (_, shared)) in targets.iter().enumerate() {
             // The ring holds more than there may be targets.

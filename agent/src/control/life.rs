@@ -11,7 +11,7 @@ use std::{
 use tokio::task::AbortHandle;
 
 use super::{
-    host_format::Prepared,
+    settings::Prepared,
     status::{Account, EgressStatus, NextHopStatus, TargetStatus, TransitionStatus},
     suspicion::Suspicion,
     way::WayOut,
@@ -25,8 +25,8 @@ use crate::{
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
     netconsole::FormatKind,
-    target::TargetSettings,
     target::state::{Event, Machine, Reason, SocketId, State, Timer, WaitKind},
+    target::{TargetSettings, filter::Filter},
 };
 
 /// Transitions that `status` shows.
@@ -125,8 +125,16 @@ impl Life {
         self.config = Arc::new(config);
     }
 
-    /// Lets the pump use other settings.
+    /// The filter in use.
+    pub(super) fn filter(&self) -> Arc<Filter> {
+        Arc::clone(&self.shared.settings.load().filter)
+    }
+
+    /// Lets the pump use other settings, if they are others.
     pub(super) fn store_settings(&mut self, settings: TargetSettings) {
+        if self.shared.settings.load().is_same(&settings) {
+            return;
+        }
         self.old_settings.push(self.shared.settings.swap(Arc::new(settings)));
     }
 

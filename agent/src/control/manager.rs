@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use super::{
-    host_format::HostFormat,
     life::{self, Life},
     link::PumpLink,
     netdev::NetdevChange,
     protocol::Reply,
+    settings::HostFormat,
     sockets::{Opened, Sockets},
     status::TargetStatus,
     way::{self, WayOut},

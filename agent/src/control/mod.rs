@@ -4,12 +4,12 @@
 //! control socket, and never waits for the pump.
 
 pub mod agent;
-pub mod host_format;
 mod life;
 mod link;
 pub mod manager;
 mod netdev;
 pub mod protocol;
+pub mod settings;
 pub mod socket;
 mod sockets;
 pub mod status;

@@ -19,7 +19,7 @@ use crate::{
     netconsole::Encoder,
     record::Record,
     store::{Cursor, Entry, Store},
-    target::{Route, TargetSettings, pace::Bucket},
+    target::{Route, TargetSettings, filter::Decision, pace::Bucket},
 };
 
 /// Most records of one target in flight or given back: as many as the sockets that
@@ -73,6 +73,8 @@ pub(super) struct Shared<'a> {
 pub struct PumpTarget {
     settings: Cache<Arc<ArcSwap<TargetSettings>>, Arc<TargetSettings>>,
     cursor: Cursor,
+    /// The record at the cursor, once the filter has let it pass.
+    admitted_seq: Option<u64>,
     flight: Flight<Sendable>,
     route: Option<Box<Route>>,
     generation: u8,
@@ -106,6 +108,7 @@ impl PumpTarget {
         Box::new(Self {
             settings: Cache::new(seed.settings),
             cursor,
+            admitted_seq: None,
             flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
             route: None,
             generation: 0,
@@ -232,7 +235,7 @@ impl PumpTarget {
                 self.give_up(reason, count)
             }
             Entry::Record(record) => {
-                if again.is_none() && !self.settings.load().wants(&record) {
+                if again.is_none() && !self.wants(&record, shared) {
                     self.filter()
                 } else {
                     self.push(index, &record, cursor, again.map(|again| again.msgid), shared)?
@@ -245,6 +248,18 @@ impl PumpTarget {
             (None, _) => store.advance(&mut self.cursor),
         }
         Ok(())
+    }
+
+    /// Whether a record is to be sent. A filter is asked once for each, since it counts.
+    fn wants(&mut self, record: &Record<'_>, shared: &Shared<'_>) -> bool {
+        if self.admitted_seq != Some(record.seq) {
+            let filter = &self.settings.load().filter;
+            if filter.decide(record, None, shared.now_ns) == Decision::Filter {
+                return false;
+            }
+            self.admitted_seq = Some(record.seq);
+        }
+        true
     }
 
     /// Pushes the next message.

@@ -22,7 +22,10 @@ use crate::{
     ledger::{Ledger, LostReason, SharedLedger},
     netconsole::{Format, SysdataKey},
     record::Record,
-    target::{Pace, TargetSettings},
+    target::{
+        Pace, TargetSettings,
+        filter::{Filter, FilterSpec},
+    },
 };
 
 mod live;
@@ -42,7 +45,9 @@ struct Control {
 fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
     let mut format = Format::extended(b"6.12.0");
     format.sysdata = [SysdataKey::Msgid].into_iter().collect();
-    TargetSettings { name: "test".to_owned(), format, max_level, pace }
+    let filter =
+        Filter::compile(FilterSpec { max_level, facilities: None, rules: vec![], rate: None });
+    TargetSettings { name: "test".to_owned(), format, filter: Arc::new(filter.unwrap()), pace }
 }
 
 fn seed(settings: TargetSettings, ledger: &Arc<SharedLedger>) -> Box<PumpTarget> {

@@ -7,8 +7,11 @@ pub mod filter;
 pub mod pace;
 pub mod state;
 
+use std::sync::Arc;
+
+use self::filter::Filter;
 pub use self::pace::Pace;
-use crate::{frame::HeaderTemplate, netconsole::Format, record::Record};
+use crate::{frame::HeaderTemplate, netconsole::Format};
 
 /// What one target wants, as checked and prepared by the control thread.
 #[derive(Debug)]
@@ -17,18 +20,20 @@ pub struct TargetSettings {
     pub name: String,
     /// How records are written.
     pub format: Format,
-    /// Least severe level that is sent, 0 to 7.
-    pub max_level: u8,
+    /// Which records are sent.
+    pub filter: Arc<Filter>,
     /// How fast; `None` is as fast as the sockets take it.
     pub pace: Option<Pace>,
 }
 
 impl TargetSettings {
-    /// Whether the record is for this target. A record whose level is not known
-    /// always is: better one too many than a lost warning.
+    /// Whether nothing would change by using the other ones.
     #[must_use]
-    pub fn wants(&self, record: &Record<'_>) -> bool {
-        record.approximated || record.level <= self.max_level
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.format == other.format
+            && Arc::ptr_eq(&self.filter, &other.filter)
+            && self.pace == other.pace
     }
 }
 

@@ -7,9 +7,16 @@ use tokio::sync::oneshot;
 use super::{Asked, Manager, RESOLVE_PATIENCE};
 use crate::{
     config,
-    control::{host_format::Prepared, life::Life, protocol::Reply},
+    control::{
+        life::Life,
+        protocol::Reply,
+        settings::{Prepared, SettingsError, SettingsMaker},
+    },
     pump::{Command, TARGETS_MAX},
-    target::state::{Event, State},
+    target::{
+        TargetSettings,
+        state::{Event, State},
+    },
 };
 
 impl Manager {
@@ -23,26 +30,42 @@ impl Manager {
 
     /// Makes the targets those of another configuration. Who stays keeps its socket, sequence,
     /// counters and place in the record store.
-    pub(in crate::control) fn apply(&mut self, targets: &[config::Target]) {
+    ///
+    /// # Errors
+    /// If some settings cannot be made; then nothing is changed.
+    pub(in crate::control) fn apply(
+        &mut self,
+        targets: &[config::Target],
+    ) -> Result<(), SettingsError> {
+        let host_format = self.host_format.clone();
+        let mut maker = SettingsMaker::new(&host_format);
+        let mut all = Vec::new();
+        for wanted in targets {
+            let id = self.id_of(&wanted.name);
+            let before = id.and_then(|id| self.lives.get(&id)).map(Life::filter);
+            all.push((id, wanted, maker.settings(wanted, before.as_ref())?));
+        }
         for target in self.ids() {
-            let Some(life) = self.lives.get_mut(&target).filter(|life| !life.removing) else {
-                continue;
-            };
-            if !targets.iter().any(|wanted| wanted.name == life.config.name) {
+            let is_wanted = all.iter().any(|(id, ..)| *id == Some(target));
+            if let Some(life) = self.lives.get_mut(&target)
+                && !is_wanted
+                && !life.removing
+            {
                 life.removing = true;
                 self.handle(target, Event::Disable);
             }
         }
-        for (order, wanted) in targets.iter().enumerate() {
-            match self.id_of(&wanted.name) {
-                Some(id) => self.update(id, order, wanted),
-                None => self.add(order, wanted),
+        for (order, (id, wanted, settings)) in all.into_iter().enumerate() {
+            match id {
+                Some(id) => self.update(id, order, wanted, settings),
+                None => self.add(order, wanted, settings),
             }
         }
         self.remove_ended();
+        Ok(())
     }
 
-    fn add(&mut self, order: usize, wanted: &config::Target) {
+    fn add(&mut self, order: usize, wanted: &config::Target, settings: TargetSettings) {
         let Some(place) = self.places.iter().position(|taken| !taken) else {
             // The configuration was checked; those that are on their way out are in the way.
             tracing::error!(
@@ -53,7 +76,7 @@ impl Manager {
             return;
         };
         self.places[place] = true;
-        let prepared = self.host_format.prepare(wanted);
+        let prepared = Prepared::new(settings);
         self.link.send(Command::Add { index: place, target: prepared.for_the_pump() });
         self.live(place, order, wanted.clone(), prepared);
     }
@@ -67,14 +90,20 @@ impl Manager {
         }
     }
 
-    fn update(&mut self, id: usize, order: usize, wanted: &config::Target) {
+    fn update(
+        &mut self,
+        id: usize,
+        order: usize,
+        wanted: &config::Target,
+        settings: TargetSettings,
+    ) {
         let Some(life) = self.lives.get_mut(&id) else { return };
         life.order = order;
+        life.store_settings(settings);
         if *life.config == *wanted {
             return;
         }
         let was_enabled = life.config.enabled;
-        life.store_settings(self.host_format.settings(wanted));
         life.configure(wanted.clone());
         // What an operator switched stays so, unless the configuration now says otherwise.
         if was_enabled != wanted.enabled {

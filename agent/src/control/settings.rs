@@ -1,5 +1,5 @@
-//! What the format of the packets takes from the host, and the targets' settings
-//! that follow from it.
+//! The targets' settings as the pump uses them: made from the configuration and from what
+//! the host says of itself.
 
 use std::sync::Arc;
 
@@ -10,7 +10,10 @@ use crate::{
     ledger::SharedLedger,
     netconsole::{Format, FormatKind, format::userdata},
     pump::{PumpTarget, TargetSeed},
-    target::{Pace, TargetSettings},
+    target::{
+        Pace, TargetSettings,
+        filter::{Filter, FilterError, FilterSpec},
+    },
 };
 
 /// What the format of the packets takes from the host.
@@ -39,7 +42,7 @@ impl HostFormat {
         }
     }
 
-    pub(super) fn settings(&self, target: &config::Target) -> TargetSettings {
+    fn format(&self, target: &config::Target) -> Format {
         let mut format = match target.format {
             FormatKind::Extended => Format::extended(&self.release),
             FormatKind::Basic => Format::basic(&self.release),
@@ -52,21 +55,68 @@ impl HostFormat {
         let entries = target.userdata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         // The configuration was checked by the same function.
         format.userdata = userdata(entries).unwrap_or_default();
-        TargetSettings {
-            name: target.name.clone(),
-            format,
-            max_level: target.max_level,
-            pace: target.pace.map(|per_second| Pace { per_second, ..Pace::default() }),
-        }
+        format
+    }
+}
+
+/// Why a target's settings cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("target {target}: {source}")]
+pub struct SettingsError {
+    /// Name of the target.
+    pub target: String,
+    /// What is wrong with its filter.
+    #[source]
+    pub source: FilterError,
+}
+
+/// Makes the settings of all targets of one configuration.
+pub(super) struct SettingsMaker<'a> {
+    host: &'a HostFormat,
+    /// What was compiled so far: many targets have the same rules.
+    filters: Vec<Arc<Filter>>,
+}
+
+impl<'a> SettingsMaker<'a> {
+    pub(super) fn new(host: &'a HostFormat) -> Self {
+        Self { host, filters: Vec::new() }
     }
 
-    /// Prepares a target for the pump.
-    #[must_use]
-    pub fn prepare(&self, target: &config::Target) -> Prepared {
-        Prepared {
-            settings: Arc::new(ArcSwap::from_pointee(self.settings(target))),
-            ledger: Arc::new(SharedLedger::default()),
+    /// The settings of one target. A filter that stays the same keeps what it remembers.
+    pub(super) fn settings(
+        &mut self,
+        target: &config::Target,
+        before: Option<&Arc<Filter>>,
+    ) -> Result<TargetSettings, SettingsError> {
+        Ok(TargetSettings {
+            name: target.name.clone(),
+            format: self.host.format(target),
+            filter: self.filter(target, before)?,
+            pace: target.pace.map(|per_second| Pace { per_second, ..Pace::default() }),
+        })
+    }
+
+    fn filter(
+        &mut self,
+        target: &config::Target,
+        before: Option<&Arc<Filter>>,
+    ) -> Result<Arc<Filter>, SettingsError> {
+        let spec = FilterSpec {
+            max_level: target.max_level,
+            facilities: target.facilities.clone(),
+            rules: target.filter.clone(),
+            rate: target.rate,
+        };
+        if let Some(same) = before.filter(|filter| *filter.spec() == spec) {
+            return Ok(Arc::clone(same));
         }
+        if let Some(like) = self.filters.iter().find(|filter| *filter.spec() == spec) {
+            return Ok(Arc::new(like.for_another_target()));
+        }
+        let failed = |source| SettingsError { target: target.name.clone(), source };
+        let filter = Arc::new(Filter::compile(spec).map_err(failed)?);
+        self.filters.push(Arc::clone(&filter));
+        Ok(filter)
     }
 }
 
@@ -80,6 +130,13 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    pub(super) fn new(settings: TargetSettings) -> Self {
+        Self {
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            ledger: Arc::new(SharedLedger::default()),
+        }
+    }
+
     /// The target, to be lent to the pump.
     #[must_use]
     pub fn for_the_pump(&self) -> Box<PumpTarget> {
