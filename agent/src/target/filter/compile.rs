@@ -4,6 +4,8 @@
 //! any byte but a newline, `\w` and `(?i)` are ASCII, and `\xFF` is a byte. A dense
 //! automaton takes one step per byte, whatever the pattern.
 
+use std::fmt;
+
 use memchr::memmem;
 use regex_automata::{
     Anchored, Input,
@@ -30,10 +32,16 @@ pub const AUTOMATON_MAX_BYTES: usize = 1 << 20;
 pub const AUTOMATA_MAX_BYTES: usize = 8 << 20;
 
 /// One pattern, ready to run.
-#[derive(Debug)]
 pub(super) struct Dfa {
     dfa: Box<dense::DFA<Vec<u32>>>,
     anchored: Anchored,
+}
+
+/// The crate's own would print every state.
+impl fmt::Debug for Dfa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dfa({} bytes)", self.dfa.memory_usage())
+    }
 }
 
 impl Dfa {

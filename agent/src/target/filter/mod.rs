@@ -9,10 +9,10 @@
 //! a target whose filter a reload leaves alone keeps both by keeping its `Arc`, and
 //! [`Filter::explain`] may look on from the control thread.
 //!
-//! In [`Filter::decide`] nothing allocates, and the time is linear in the text: one dense automaton
-//! or one substring search per condition. That is by measurement: one automaton for
-//! all patterns is hardly faster on ordinary text, but grows with their product (five
-//! patterns with a `.*` each: 6 MiB and half a second).
+//! [`Filter::decide`] allocates nothing, and its time is linear in the text: one dense
+//! automaton or one substring search per condition. That is by measurement: one
+//! automaton for all patterns is hardly faster on ordinary text, but grows with their
+//! product (five patterns with two `.*` each: 6 MiB and half a second).
 
 mod compile;
 mod error;

@@ -53,7 +53,7 @@ const BEGINNINGS: [(&[u8], &[u8]); 27] = [
     (b"Bad mode in ", b""),     // arch/arm64/kernel/traps.c
     (b"SError Interrupt on CPU", b""), // the same
     (b"Insufficient stack space to handle exception!", b""), // the same, riscv
-    // arch/x86/kernel/traps.c before they came after `Oops: ` (6.10)
+    // arch/x86/kernel/traps.c of older kernels, without `Oops: ` before
     (b"general protection fault", b""),
     (b"invalid opcode: ", b" [#"),
     (b"divide error: ", b" [#"),
@@ -61,12 +61,12 @@ const BEGINNINGS: [(&[u8], &[u8]); 27] = [
     (b"double fault: ", b" [#"),
     (b"traps: PANIC: ", b""),
     (b"PANIC: double fault", b""),
-    // kernel/watchdog.c, kernel/watchdog_perf.c; `NMI watchdog: ` before 4.20
+    // kernel/watchdog.c, kernel/watchdog_perf.c; older kernels with `NMI watchdog: `
     (b"watchdog: BUG: ", b""),
     (b"watchdog: ", b"hard LOCKUP"),
     (b"NMI watchdog: ", b"LOCKUP"),
     (b"NMI watchdog: ", b"soft lockup"),
-    // kernel/rcu/tree_stall.h; without its own prefix before 4.20
+    // kernel/rcu/tree_stall.h; without `rcu: ` in older kernels
     (b"rcu: INFO: ", b" stall"),
     (b"INFO: ", b" stall"),
     // kernel/hung_task.c
@@ -104,13 +104,14 @@ impl State {
         loop {
             let end = memchr::memchr(b'\n', rest);
             let line = end.map_or(rest, |end| &rest[..end]);
-            if begins(line) {
-                part = true;
-                self.left = REPORT_MAX_RECORDS - 1;
-            } else if line.starts_with(END) {
-                self.left = self.left.min(AFTER_END_RECORDS);
-            } else if line.starts_with(END_OF_PANIC) {
-                self.left = 0;
+            match Line::new(line) {
+                Line::Begin => {
+                    part = true;
+                    self.left = REPORT_MAX_RECORDS - 1;
+                }
+                Line::End => self.left = self.left.min(AFTER_END_RECORDS),
+                Line::EndOfPanic => self.left = 0,
+                Line::Other => {}
             }
             match end {
                 Some(end) => rest = &rest[end + 1..],
@@ -122,13 +123,49 @@ impl State {
     }
 }
 
-/// Whether a report begins with this line.
-fn begins(line: &[u8]) -> bool {
-    BEGINNINGS.iter().any(|(start, holds)| {
-        line.first() == start.first()
-            && line.starts_with(start)
-            && memmem::find(line, holds).is_some()
-    })
+/// Bytes with which a line of [`BEGINNINGS`] or an end marker starts: most lines need no
+/// more than a look at the first.
+static FIRST_BYTES: [bool; 256] = {
+    let mut set = [false; 256];
+    let mut i = 0;
+    while i < BEGINNINGS.len() {
+        set[BEGINNINGS[i].0[0] as usize] = true;
+        i += 1;
+    }
+    set[END[0] as usize] = true;
+    set[END_OF_PANIC[0] as usize] = true;
+    set
+};
+
+/// What a line means to a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Begin,
+    End,
+    EndOfPanic,
+    Other,
+}
+
+impl Line {
+    fn new(line: &[u8]) -> Self {
+        let Some(first) = line.first().filter(|first| FIRST_BYTES[usize::from(**first)]) else {
+            return Self::Other;
+        };
+        let begins = BEGINNINGS.iter().any(|(start, holds)| {
+            Some(first) == start.first()
+                && line.starts_with(start)
+                && memmem::find(line, holds).is_some()
+        });
+        if begins {
+            Self::Begin
+        } else if line.starts_with(END) {
+            Self::End
+        } else if line.starts_with(END_OF_PANIC) {
+            Self::EndOfPanic
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// Follows the records of one target, in their order.
