@@ -170,15 +170,5 @@ fn write_out(text: &str) -> anyhow::Result<bool> {
 
 /// Text without control characters, which could steer the terminal; tabs stay.
 fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() && char != '\t' {
-            for byte in char.encode_utf8(&mut [0; 4]).bytes() {
-                plain.push_str(&format!("\\x{byte:02x}"));
-            }
-        } else {
-            plain.push(char);
-        }
-    }
-    plain
+    crate::receive::render::printable(text.as_bytes())
 }

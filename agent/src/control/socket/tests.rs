@@ -1,7 +1,6 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
-    process::{Command, Stdio},
+    os::unix::fs::MetadataExt as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -329,58 +328,86 @@ fn a_tail_goes_on_until_the_client_goes_away_and_a_slow_one_loses_packets() {
     assert!(served.is_lively());
 }
 
-/// What a process of that user and group is told; by a program that is everywhere.
-fn asked_as(path: &Path, uid: u32, gid: u32, request: &[u8]) -> (String, String) {
-    const SCRIPT: &str = "import socket, sys\n\
-        s = socket.socket(socket.AF_UNIX)\n\
-        s.connect(sys.argv[1])\n\
-        s.sendall(sys.stdin.buffer.read())\n\
-        print(s.makefile().readline(), end='')\n";
-    let mut child = Command::new("python3")
-        .args(["-c", SCRIPT])
-        .arg(path)
-        .uid(uid)
-        .gid(gid)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("python3");
-    // One that is denied does not read it.
-    let _ = child.stdin.take().expect("its input").write_all(request);
-    let output = child.wait_with_output().expect("its end");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    (text(output.stdout), text(output.stderr))
+/// What a thread of that user and those groups is told (credentials are a thread's own, and the
+/// kernel keeps those of `connect`).
+fn asked_as(path: &Path, uid: u32, groups: &[u32], request: Request) -> Result<Reply, SocketError> {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let groups: Vec<_> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+            set_thread_groups(&groups[1..]).expect("supplementary groups");
+            set_thread_res_gid(groups[0], groups[0], groups[0]).expect("a group");
+            let uid = Uid::from_raw(uid);
+            set_thread_res_uid(uid, uid, uid).expect("a user");
+            ask(path, &request)
+        });
+        asking.join().expect("no panic")
+    })
 }
 
 #[test]
 fn the_group_may_ask_what_is_for_it_and_nobody_else_anything() {
-    let has_python = Command::new("python3").arg("--version").output().is_ok();
-    if !rustix::process::geteuid().is_root() || !has_python {
-        println!("SKIPPED: needs root and python3");
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: not root");
         return;
     }
     const GROUP: u32 = 4711;
     const USER: u32 = 4712;
     let served = Served::start(Some(&GROUP.to_string()));
     let path = served.path();
-    let (said, _) = asked_as(&path, USER, GROUP, LIST);
-    assert_eq!(said, format!("{{\"ok\":true,\"lines\":[\"{USER}\"]}}\n"));
-    let (said, _) =
-        asked_as(&path, USER, GROUP, b"{\"cmd\":\"disable\",\"v\":1,\"target\":\"x\"}\n");
-    assert!(said.contains("only root may do that"), "{said}");
-    let (said, _) = asked_as(&path, USER, GROUP, b"{\"cmd\":\"tail\",\"v\":1,\"target\":\"x\"}\n");
-    assert!(said.contains("only root may do that"), "{said}");
-    assert_eq!(served.refusals.read().not_allowed, 2);
+    // By the primary group and by a supplementary one.
+    for groups in [&[GROUP][..], &[USER, 4713, GROUP]] {
+        let reply = asked_as(&path, USER, groups, Request::List).expect("an answer");
+        assert_eq!(reply, Reply::told(vec![USER.to_string()]));
+    }
+    let target = || "x".to_owned();
+    let for_root = [
+        Request::Disable { target: target() },
+        Request::Tail { target: target() },
+        Request::Set { target: target(), settings: String::new() },
+        Request::Resolve { target: None },
+        Request::Reload,
+    ];
+    for (number, request) in (1..).zip(for_root) {
+        let reply = asked_as(&path, USER, &[GROUP], request).expect("an answer");
+        assert!(reply.error.expect("refused").contains("only root may do that"));
+        assert_eq!(served.refusals.read().not_allowed, number);
+    }
     // Neither root nor in the group: the kernel refuses.
-    let (said, error) = asked_as(&path, USER, USER, LIST);
-    assert!(said.is_empty() && error.contains("PermissionError"), "{said} {error}");
+    let denied = asked_as(&path, USER, &[USER], Request::List);
+    assert!(matches!(denied, Err(SocketError::Denied(_))), "{denied:?}");
+    // Root needs no group.
+    assert!(asked_as(&path, 0, &[USER], Request::List).expect("an answer").ok);
     // A file that somebody has opened for all gets nobody further.
     let roots = Served::start(None);
     std::fs::set_permissions(roots.path(), PermissionsExt::from_mode(0o666)).expect("a mode");
-    let (said, _) = asked_as(&roots.path(), USER, GROUP, LIST);
-    assert!(said.contains("only root may use this control socket"), "{said}");
+    let reply = asked_as(&roots.path(), USER, &[GROUP], Request::List).expect("an answer");
+    assert!(reply.error.expect("refused").contains("only root may use this control socket"));
     assert_eq!(roots.refusals.read().not_allowed, 1);
+}
+
+#[test]
+fn the_group_cannot_keep_root_out() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: not root");
+        return;
+    }
+    use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
+    let served = Served::start(Some("4711"));
+    let path = served.path();
+    let idle = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| {
+            let (gid, uid) = (Gid::from_raw(4711), Uid::from_raw(4712));
+            set_thread_res_gid(gid, gid, gid).expect("a group");
+            set_thread_res_uid(uid, uid, uid).expect("a user");
+            let connect = |_| UnixStream::connect(&path).expect("connected");
+            (0..100).map(connect).collect::<Vec<_>>()
+        });
+        connecting.join().expect("no panic")
+    });
+    assert!(served.is_lively());
+    assert!(served.refusals.read().too_many_clients >= 80);
+    drop(idle);
 }
 
 fn requests() -> impl Strategy<Value = Request> {

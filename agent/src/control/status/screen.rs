@@ -7,6 +7,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{Status, TargetStatus};
+use crate::receive::render::printable;
 
 const GAP: &str = "  ";
 
@@ -133,15 +134,6 @@ fn short(count: u64) -> String {
     format!("{}E", whole / 1000)
 }
 
-/// Without anything that steers a terminal, in one line.
-fn plain(text: &str) -> String {
-    let unfit = |char: char| {
-        char.is_control()
-            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
-    };
-    text.chars().map(|char| if unfit(char) { ' ' } else { char }).collect()
-}
-
 fn cut(text: &str, width: usize) -> String {
     match width.checked_sub(1) {
         _ if text.chars().count() <= width => text.to_owned(),
@@ -165,7 +157,8 @@ struct Filled<'a> {
 
 impl<'a> Filled<'a> {
     fn new(column: &'a Column, targets: &[TargetStatus]) -> Self {
-        let cells: Vec<_> = targets.iter().map(|target| plain(&(column.cell)(target))).collect();
+        let cells: Vec<_> =
+            targets.iter().map(|target| printable((column.cell)(target).as_bytes())).collect();
         let longest = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
         let natural = longest.max(column.title.len());
         Self { column, cells, natural, width: natural }
@@ -269,11 +262,12 @@ impl Status {
         if let Some(error) = &capture.kmsg_failed {
             head.push(format!("/dev/kmsg FAILED: {error}"));
         }
-        if let Some(error) = &self.config_error {
+        // The first line says what and where; the others show it.
+        if let Some(error) = self.config_error.as_ref().and_then(|error| error.lines().next()) {
             head.push(format!("configuration NOT IN USE: {error}"));
         }
         head.extend(self.refused.line());
-        head.iter().map(|line| plain(line)).collect()
+        head.iter().map(|line| printable(line.as_bytes())).collect()
     }
 
     fn foot(&self, left_out: &[&str]) -> Vec<String> {
@@ -292,7 +286,7 @@ impl Status {
         for target in self.targets.iter().filter(|target| !target.account.balances) {
             foot.push(format!(
                 "{}: the account DOES NOT BALANCE, please report this",
-                plain(&target.name)
+                printable(target.name.as_bytes())
             ));
         }
         if !left_out.is_empty() {

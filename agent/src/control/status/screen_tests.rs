@@ -91,7 +91,7 @@ netconsole-agent 0.1.0, pid 4711, up 2h 1m 5s, source commit (fentry)
 
 TARGET            STATE    REMOTE                      WAY                 NEXT HOP            SENT  FILTERED  LOST  QUEUED  LAST ERROR
 fleet*            active   192.0.2.10:1514             enp65s0f0np0/3/xdp  02:00:00:00:00:02  1.23M     99999     0       0
-debug-of-rack-12  waiting  collector.example.net:6666  -                   -                      0         0    12      61  no route to 2001:db8::10 [31m; the…
+debug-of-rack-12  waiting  collector.example.net:6666  -                   -                      0         0    12      61  no route to 2001:db8::10\\x1b[31m; …
 * changed live, until the agent restarts (--verbose says what)
 1 target has warnings (--verbose shows them)
 ";
