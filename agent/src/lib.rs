@@ -13,6 +13,7 @@ pub mod egress;
 pub mod frame;
 pub mod handover;
 pub mod ledger;
+pub mod message;
 pub mod names;
 pub mod net;
 pub mod netconsole;

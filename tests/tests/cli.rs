@@ -168,7 +168,10 @@ fn every_subcommand_explains_itself() {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
-    for known in ["run", "check", "status", "target", "receive"] {
+    for known in [
+        "run", "check", "status", "target", "userdata", "send", "ping", "filter", "tail",
+        "loglevel", "reload", "receive",
+    ] {
         assert!(commands.contains(&known), "{known} in\n{}", top.out);
     }
     for command in commands {
@@ -179,8 +182,22 @@ fn every_subcommand_explains_itself() {
             assert!(said.out.contains("Example"), "{command}:\n{}", said.out);
         }
     }
-    let said = agent(&["target", "resolve", "--help"]).expect(OK);
-    assert!(said.out.contains("Example"), "{}", said.out);
+    for words in [
+        "target list",
+        "target resolve",
+        "target enable",
+        "target disable",
+        "target set",
+        "target add",
+        "target remove",
+        "userdata set",
+        "userdata unset",
+        "filter explain",
+    ] {
+        let arguments: Vec<_> = words.split(' ').chain(["--help"]).collect();
+        let said = agent(&arguments).expect(OK);
+        assert!(said.out.contains("Example"), "{}", said.out);
+    }
     let version = agent(&["--version"]).expect(OK);
     assert!(version.out.starts_with("netconsole-agent "), "{}", version.out);
 }
@@ -196,6 +213,19 @@ fn wrong_usage_has_a_code_of_its_own() {
         &["receive", "--count", "many"],
         &["receive", "--listen", "nowhere"],
         &["receive", "--for", "soon"],
+        &["send"],
+        &["send", "text-without-a-target"],
+        &["send", "--all", "fleet", "text"],
+        &["target", "set", "fleet"],
+        &["target", "set", "fleet", "max_level"],
+        &["target", "set", "fleet", "[agent]\ncontrol_group=\"x\""],
+        &["target", "add", "fleet", "a b=1"],
+        &["userdata", "set", "fleet", "key"],
+        &["filter", "explain", "fleet", "line", "--last", "3"],
+        &["filter", "explain", "fleet", "--last", "0"],
+        &["loglevel", "debug", "--for", "soon"],
+        &["status", "--watch", "0"],
+        &["status", "--json", "--verbose"],
     ] {
         let said = agent(arguments).expect(USAGE);
         assert!(said.err.contains("--help") || said.err.contains("Usage"), "{}", said.err);
@@ -207,7 +237,15 @@ fn wrong_usage_has_a_code_of_its_own() {
 fn without_an_agent_the_remedy_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("control.sock").display().to_string();
-    for arguments in [&["status"][..], &["status", "--json"], &["target", "resolve", "fleet"]] {
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["status", "--watch"],
+        &["target", "resolve", "fleet"],
+        &["send", "--all", "text"],
+        &["tail", "fleet"],
+        &["reload"],
+    ] {
         let said = agent(&[arguments, &["--socket", &socket]].concat()).expect(FAILED);
         assert!(said.err.contains(&socket), "{}", said.err);
         assert!(said.err.contains("is it running?"), "{}", said.err);

@@ -179,6 +179,15 @@ fn only_three_capabilities_are_left_and_it_still_works() {
     assert!(said.contains("there is no target \"nobody\""), "{said}");
     let (code, text, _) = command(&["status"], &agent.socket());
     assert_eq!(code, 0);
+    let line = text.lines().find(|line| line.starts_with("peer ")).expect("the target's line");
+    let words: Vec<_> = line.split_whitespace().take(5).collect();
+    assert_eq!(
+        words,
+        ["peer", "active", "192.0.2.2:6666", "left0/0/xdp", "02:00:00:00:00:02"],
+        "{text}"
+    );
+    let (code, text, _) = command(&["status", "--verbose"], &agent.socket());
+    assert_eq!(code, 0);
     assert!(text.contains("target peer: active -> 192.0.2.2:6666 (extended)"), "{text}");
     let (code, json, _) = command(&["status", "--json"], &agent.socket());
     assert_eq!(code, 0);
@@ -426,7 +435,7 @@ fn the_control_socket_survives_hostile_clients() {
         (b"{\"cmd\":\"destroy\",\"v\":1}\n", "not understood"),
         (b"{\"cmd\":\"resolve\",\"v\":1,\"target\":\"\\u0000\"}\n", "there is no target"),
         (&nested, "not understood"),
-        (&long, "at most 4096 bytes"),
+        (&long, "at most 65536 bytes"),
     ];
     for (request, words) in cases {
         let mut stream = connect(&agent);
@@ -441,7 +450,7 @@ fn the_control_socket_survives_hostile_clients() {
     let mut half = connect(&agent);
     half.write_all(&STATUS[..10]).expect("half a line");
     half.shutdown(Shutdown::Write).expect("the end");
-    assert!(answer(&half).contains("at most 4096 bytes"));
+    assert!(answer(&half).contains("at most 65536 bytes"));
     // An error does not end the conversation.
     let mut stream = connect(&agent);
     stream.write_all(&[b"nonsense\n", STATUS].concat()).expect("two requests");
@@ -454,7 +463,7 @@ fn the_control_socket_survives_hostile_clients() {
     assert!(lines[1].starts_with("{\"ok\":true,"), "{}", lines[1]);
     drop(stream);
 
-    // Many that say nothing, or half a line and no end: those over the limit are
+    // Many that say nothing, or half a line and no end: those over the limit are told and
     // hung up on at once, the others when the agent's patience ends.
     let idle: Vec<_> = (0..50)
         .map(|number| {
@@ -468,12 +477,16 @@ fn the_control_socket_survives_hostile_clients() {
         .collect();
     write(&numbered("besieged", 300), 1_000);
     for stream in &idle {
-        let end = (&mut &*stream).read(&mut [0; 100]);
-        assert!(matches!(end, Ok(0)) || end.is_err(), "hung up without an answer");
+        let mut said = String::new();
+        let end = (&mut &*stream).read_to_string(&mut said);
         let kind = end.err().map(|error| error.kind());
         assert_ne!(kind, Some(std::io::ErrorKind::WouldBlock), "never hung up");
+        assert!(said.is_empty() || said.contains("too many clients"), "{said}");
     }
     drop(idle);
+    let refused = agent.status().refused;
+    assert_eq!((refused.not_allowed, refused.malformed), (0, 12), "{refused:?}");
+    assert!(refused.too_many_clients >= 30, "{refused:?}");
 
     // One that asks and asks and never reads.
     let mut deaf = connect(&agent);

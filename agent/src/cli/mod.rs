@@ -5,11 +5,19 @@
 
 mod check;
 mod doctor;
+mod filter;
 pub mod logging;
+mod loglevel;
+mod ping;
 mod receive;
+mod reload;
 mod run;
+mod send;
+mod settings;
 mod status;
+mod tail;
 mod target;
+mod userdata;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -26,6 +34,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/netconsole-agent/agent.toml";
 pub const DEFAULT_SOCKET: &str = "/run/netconsole-agent/control.sock";
 
 const EXIT_BAD_CONFIG: u8 = 78;
+const EXIT_USAGE: u8 = 2;
 
 /// Sends kernel log records as netconsole packets.
 #[derive(Debug, Parser)]
@@ -47,6 +56,20 @@ enum Command {
     Status(status::StatusArgs),
     /// Act on the targets of a running agent.
     Target(target::TargetArgs),
+    /// Change the userdata of a running agent's targets.
+    Userdata(userdata::UserdataArgs),
+    /// Send a message to receivers, without touching the kernel log.
+    Send(send::SendArgs),
+    /// Send a marked message, to be looked for at the receiver.
+    Ping(ping::PingArgs),
+    /// Look at what a target's filter does.
+    Filter(filter::FilterArgs),
+    /// Show a copy of what is sent to a target.
+    Tail(tail::TailArgs),
+    /// Change the level of a running agent's own log.
+    Loglevel(loglevel::LoglevelArgs),
+    /// Have a running agent read its configuration anew.
+    Reload(reload::ReloadArgs),
     /// Receive netconsole packets and print them.
     Receive(receive::ReceiveArgs),
 }
@@ -62,11 +85,26 @@ struct SocketArgs {
 impl SocketArgs {
     /// Asks the agent; a refusal is an error.
     fn ask(&self, request: &protocol::Request) -> anyhow::Result<protocol::Reply> {
-        let reply = socket::ask(&self.socket, request)?;
-        match &reply.error {
-            Some(error) if !reply.ok => Err(anyhow::anyhow!("the agent refused: {error}")),
-            _ => Ok(reply),
+        accepted(Some(socket::ask(&self.socket, request)?))
+    }
+
+    /// Asks the agent to do something; what it has to say about it are warnings.
+    fn order(&self, request: &protocol::Request) -> anyhow::Result<()> {
+        for warning in self.ask(request)?.lines {
+            eprintln!("{}", plain(&warning));
         }
+        Ok(())
+    }
+}
+
+fn accepted(reply: Option<protocol::Reply>) -> anyhow::Result<protocol::Reply> {
+    match reply {
+        Some(reply) if reply.ok => Ok(reply),
+        Some(protocol::Reply { error: Some(error), .. }) => {
+            let error: Vec<_> = error.split('\n').map(plain).collect();
+            Err(anyhow::anyhow!("the agent refused: {}", error.join("\n")))
+        }
+        _ => Err(anyhow::anyhow!("the agent hung up; it may be stopping")),
     }
 }
 
@@ -79,7 +117,14 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args).map(done),
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args).map(done),
-        Command::Target(args) => target::run(&args).map(done),
+        Command::Target(args) => target::run(args).map(done),
+        Command::Userdata(args) => userdata::run(args).map(done),
+        Command::Send(args) => send::run(args).map(done),
+        Command::Ping(args) => ping::run(args).map(done),
+        Command::Filter(args) => filter::run(args).map(done),
+        Command::Tail(args) => tail::run(args).map(done),
+        Command::Loglevel(args) => loglevel::run(args).map(done),
+        Command::Reload(args) => reload::run(&args).map(done),
         Command::Receive(args) => receive::run(args).map(done),
     };
     result.unwrap_or_else(|error| report(&error))
@@ -94,16 +139,36 @@ fn report(error: &anyhow::Error) -> ExitCode {
         eprintln!("{config}");
         return ExitCode::from(EXIT_BAD_CONFIG);
     }
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        // Standard error that is closed has no reader to tell.
+        let _ = usage.print();
+        return ExitCode::from(EXIT_USAGE);
+    }
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }
 
 /// Writes to standard output; a reader that has gone away is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
+    write_out(text).map(drop)
+}
+
+/// Writes lines that came from elsewhere to standard output.
+fn print_lines(lines: &[String]) -> anyhow::Result<()> {
+    print(&lines.iter().map(|line| plain(line) + "\n").collect::<String>())
+}
+
+/// Writes to standard output; false if its reader has gone away.
+fn write_out(text: &str) -> anyhow::Result<bool> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        result => Ok(result.map(|()| true)?),
     }
+}
+
+/// Text without control characters, which could steer the terminal; tabs stay.
+fn plain(text: &str) -> String {
+    crate::receive::render::printable(text.as_bytes())
 }

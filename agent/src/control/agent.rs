@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     netdev::{self, NetdevSource, readable_events},
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
-    socket::{self, Asked},
+    socket::{self, Answer, Asked, Refusals},
     status::{CaptureStatus, Status},
 };
 use crate::{
@@ -96,7 +96,7 @@ pub struct Agent {
     kmsg_stop: Arc<std::sync::atomic::AtomicBool>,
     pump_thread: JoinHandle<()>,
     kmsg_thread: JoinHandle<()>,
-    listener: std::os::unix::net::UnixListener,
+    listener: socket::Listening,
     host_format: HostFormat,
     targets: Vec<(config::Target, Prepared)>,
     control: crate::handover::ControlEnd<crate::pump::Command, crate::pump::Returned>,
@@ -110,7 +110,8 @@ impl Agent {
     /// If any of it is not possible.
     pub fn start(config: Config) -> Result<Self, AgentError> {
         let started = Instant::now();
-        let listener = socket::bind(&config.agent.control_socket)?;
+        let listener =
+            socket::bind(&config.agent.control_socket, config.agent.control_group.as_deref())?;
         let Capture {
             report,
             mut probes,
@@ -216,9 +217,12 @@ impl Agent {
         tokio::spawn(netdev::watch(netdev, changes_sender));
 
         let (asked_sender, mut asked) = mpsc::channel::<Asked>(16);
-        let listener = self.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
+        let listener =
+            self.listener.socket.try_clone().and_then(tokio::net::UnixListener::from_std);
         let listener = listener.map_err(system("listen on the control socket"))?;
-        tokio::spawn(socket::serve(listener, asked_sender));
+        let refusals = Arc::new(Refusals::default());
+        let access = self.listener.access;
+        tokio::spawn(socket::serve(listener, access, asked_sender, Arc::clone(&refusals)));
 
         let mut manager = Manager::new(
             self.host_format.clone(),
@@ -236,6 +240,7 @@ impl Agent {
             probes: self.probes.as_ref(),
             pump_stats: &self.pump_stats,
             kmsg_stats: &self.kmsg_stats,
+            refusals: &refusals,
         };
         // Records are captured and stored from here on, so the service is ready;
         // a target that has to wait for its network must not hold up the boot.
@@ -248,24 +253,29 @@ impl Agent {
                 _ = hang_up.recv() => {
                     tracing::warn!("SIGHUP is ignored: reloading is not supported yet, restart the agent.");
                 }
-                Some((request, answer)) = asked.recv() => {
+                Some(Asked { request, answer, .. }) = asked.recv() => {
                     // A client that has gone away needs no answer.
                     let _ = match request {
-                        Request::Status => answer.send(Reply {
+                        Request::Status => answer.send(Answer::Once(Reply {
                             status: Some(Box::new(control.status(&manager))),
                             ..Reply::done()
-                        }),
+                        })),
                         Request::Resolve { target } => {
-                            manager.resolve(target.as_deref(), answer);
+                            let (sender, receiver) = oneshot::channel();
+                            manager.resolve(target.as_deref(), sender);
+                            tokio::spawn(async move {
+                                let reply = receiver.await;
+                                reply.map(|reply| answer.send(reply.into()))
+                            });
                             Ok(())
                         }
                         Request::Enable { target } => {
-                            answer.send(manager.switch(&target, true))
+                            answer.send(manager.switch(&target, true).into())
                         }
                         Request::Disable { target } => {
-                            answer.send(manager.switch(&target, false))
+                            answer.send(manager.switch(&target, false).into())
                         }
-                        _ => answer.send(Reply::refused("this agent cannot do that yet")),
+                        _ => answer.send(Reply::refused("this agent cannot do that yet").into()),
                     };
                 }
                 () = flush_log(&mut programs_log) => {}
@@ -335,6 +345,7 @@ struct ControlView<'a> {
     probes: Option<&'a Probes>,
     pump_stats: &'a PumpStats,
     kmsg_stats: &'a KmsgStats,
+    refusals: &'a Refusals,
 }
 
 impl ControlView<'_> {
@@ -368,6 +379,9 @@ impl ControlView<'_> {
                     + kmsg.wakeups.load(Ordering::Relaxed),
             },
             targets: manager.status(),
+            config_error: None,
+            config_generation: 1,
+            refused: self.refusals.read(),
         }
     }
 }

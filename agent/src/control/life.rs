@@ -357,6 +357,8 @@ impl Life {
             warnings: found.map(|way| self.warnings(way)).unwrap_or_default(),
             suspected: self.suspicion.records,
             transitions: self.history.iter().cloned().collect(),
+            live: Vec::new(),
+            last_error: None,
             account: self.shared.ledger.read().into(),
         }
     }

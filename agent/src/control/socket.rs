@@ -1,30 +1,43 @@
-//! The control socket: one JSON object a line in, one a line out.
+//! The control socket: one JSON object a line in, one a line out ([`super::protocol`]).
 //!
-//! Only root may connect (mode 0600 and the peer's credentials). A client that
-//! sends nonsense, too much or nothing costs one task and a bounded buffer.
+//! Who may connect is decided by the kernel: the file has mode 0600, or 0660 and the
+//! configured group, and `connect` needs the right to write to it (`unix_find_bsd`,
+//! net/unix/af_unix.c). So whoever got in without being root is in that group, by its
+//! primary or a supplementary one; asking for the peer's groups again could only be less
+//! exact. What such a client may ask is decided by the peer's credentials (`SO_PEERCRED`),
+//! which the kernel keeps as they were at `connect`. Capabilities that ignore file modes
+//! (CAP_DAC_OVERRIDE) get a client no further than the group does, and nowhere if there is none.
+//!
+//! [`server`] is the agent's side, [`client`] that of the command line, [`tail`] the feed of
+//! a `tail`. Nothing here carries out a request.
+
+pub mod client;
+mod group;
+pub mod server;
+pub mod tail;
 
 use std::{
     io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
-    time::timeout,
+use rustix::{
+    fs::Mode,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
-use super::protocol::{Reply, Request};
+pub use client::{Replies, ask};
+pub use server::{Answer, Asked, Peer, Refusals, serve};
 
-const REQUEST_MAX_BYTES: u64 = 4096;
-const CLIENTS_MAX: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A request with the way back to its client.
-pub type Asked = (Request, oneshot::Sender<Reply>);
+/// Longest request in bytes, its newline included.
+pub const REQUEST_MAX_BYTES: usize = 64 << 10;
+/// Connections that wait to be accepted; more wait in `connect`.
+const BACKLOG: i32 = 128;
+const GROUP_FILE: &str = "/etc/group";
 
 /// Why the socket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +68,23 @@ pub enum SocketError {
         /// What the system said.
         source: io::Error,
     },
+    /// This user may not connect.
+    #[error(
+        "{0} may be used by root and by the members of `control_group` only (see [agent] in the configuration)"
+    )]
+    Denied(PathBuf),
+    /// The agent is there and says nothing.
+    #[error("the agent on {0} does not answer in time; try again, and look at its log")]
+    Late(PathBuf),
+    /// The agent has hung up.
+    #[error("the agent on {0} has closed the connection; it may have ended, look at its log")]
+    Closed(PathBuf),
+    /// The request is longer than the agent takes.
+    #[error("the request has {bytes} bytes, and an agent takes at most {REQUEST_MAX_BYTES}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
     /// The agent's answer made no sense.
     #[error(
         "the agent's answer on {0} is not understood; are agent and command of the same version?"
@@ -62,14 +92,37 @@ pub enum SocketError {
     Answer(PathBuf),
 }
 
-/// Binds the socket. One left over by a dead agent is replaced.
+/// Who may connect besides root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody.
+    Root,
+    /// The members of this group, for what `Request::is_for_the_group` allows.
+    Group(u32),
+}
+
+/// A bound control socket.
+#[derive(Debug)]
+pub struct Listening {
+    /// Listens, and does not block.
+    pub socket: UnixListener,
+    /// Who may connect.
+    pub access: Access,
+}
+
+/// Binds the socket for root and, if it can be found, a group given by name or number; if
+/// not, that is logged and the socket is root's alone. One left over by a dead agent is replaced.
 ///
 /// # Errors
 /// If another agent answers there, or the path is taken by anything else or
 /// cannot be used.
-pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError> {
+pub fn bind(path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
+    bind_with(path, group, Path::new(GROUP_FILE))
+}
+
+fn bind_with(path: &Path, group: Option<&str>, groups: &Path) -> Result<Listening, SocketError> {
     let failed = |source| SocketError::Bind { path: path.to_owned(), source };
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if UnixStream::connect(path).is_ok() {
         return Err(SocketError::InUse(path.to_owned()));
     }
     if let Some(folder) = path.parent() {
@@ -85,83 +138,47 @@ pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
-/// Accepts clients for ever and passes their requests on.
-pub async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
-    let clients = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely; accepting again at once would spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
-        let Ok(slot) = std::sync::Arc::clone(&clients).try_acquire_owned() else { continue };
-        if !allowed {
-            continue;
+    let socket = listen(path).map_err(failed)?;
+    let access = match group.map(|group| give_to_group(path, group, groups)) {
+        None => Access::Root,
+        Some(Ok(gid)) => Access::Group(gid),
+        Some(Err(problem)) => {
+            tracing::warn!(
+                control_socket = %path.display(),
+                problem,
+                "Only root can use the control socket."
+            );
+            // Whatever of it was done.
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed)?;
+            Access::Root
         }
-        let asked = asked.clone();
-        tokio::spawn(async move {
-            // A client that breaks off is its own affair.
-            let _ = converse(stream, asked).await;
-            drop(slot);
-        });
-    }
-}
-
-async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    loop {
-        let mut line = Vec::new();
-        let mut limited = (&mut reader).take(REQUEST_MAX_BYTES);
-        if timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await?? == 0 {
-            return Ok(());
-        }
-        let reply = if line.last() != Some(&b'\n') {
-            Reply::refused(format!("a request is one line of at most {REQUEST_MAX_BYTES} bytes"))
-        } else {
-            answer(&line, &asked).await
-        };
-        let mut text = serde_json::to_vec(&reply)?;
-        text.push(b'\n');
-        timeout(PATIENCE, writer.write_all(&text)).await??;
-        if line.last() != Some(&b'\n') {
-            return Ok(());
-        }
-    }
-}
-
-async fn answer(line: &[u8], asked: &mpsc::Sender<Asked>) -> Reply {
-    let request = match Request::parse(line) {
-        Ok(request) => request,
-        Err(error) => return Reply::refused(error),
     };
-    let (sender, receiver) = oneshot::channel();
-    if asked.send((request, sender)).await.is_err() {
-        return Reply::refused("the agent is stopping");
-    }
-    receiver.await.unwrap_or_else(|_| Reply::refused("the agent is stopping"))
+    Ok(Listening { socket, access })
 }
 
-/// Asks a running agent; for the command line.
-///
-/// # Errors
-/// If no agent answers, or its answer is not understood.
-pub fn ask(path: &Path, request: &Request) -> Result<Reply, SocketError> {
-    use std::io::{BufRead as _, Write as _};
-    let failed = |source| SocketError::Connect { path: path.to_owned(), source };
-    let mut stream = std::os::unix::net::UnixStream::connect(path).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut text = request.to_line().map_err(|_| SocketError::Answer(path.to_owned()))?;
-    text.push('\n');
-    stream.write_all(text.as_bytes()).map_err(failed)?;
-    let mut line = String::new();
-    std::io::BufReader::new(stream).read_line(&mut line).map_err(failed)?;
-    serde_json::from_str(&line).map_err(|_| SocketError::Answer(path.to_owned()))
+/// A socket whose file has mode 0600 from its first moment on: `bind` takes the mode of the
+/// socket's own inode (`unix_bind_bsd`, net/unix/af_unix.c), so there is nothing to narrow after it.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
+
+/// First the group, then the mode: no group but the right one ever has access.
+fn give_to_group(path: &Path, group: &str, groups: &Path) -> Result<u32, String> {
+    let gid = group::find(group, groups)?;
+    std::os::unix::fs::lchown(path, None, Some(gid))
+        .and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o660)))
+        .map_err(|error| {
+            format!(
+                "the socket cannot be given to `control_group` {group:?}: {error} (needs CAP_CHOWN)"
+            )
+        })?;
+    Ok(gid)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,11 @@
-//! What `status` tells: the report, and how it reads on a terminal.
+//! What `status` tells.
 //!
 //! The same structure goes over the control socket as JSON and is the output of
-//! `status --json`; fields are only ever added.
+//! `status --json`; fields are only ever added. How it reads on a terminal is in [`screen`]
+//! (a line for each target) and [`text`] (everything).
+
+pub mod screen;
+pub mod text;
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -22,6 +26,28 @@ pub struct Status {
     pub capture: CaptureStatus,
     /// The targets, in the order of the configuration.
     pub targets: Vec<TargetStatus>,
+    /// Why the configuration that was read last is not in use; then the one before it is.
+    #[serde(default)]
+    pub config_error: Option<String>,
+    /// How often a configuration has come into use: 1 for the one of the start, one more for
+    /// each reload that changed something or could have.
+    #[serde(default)]
+    pub config_generation: u64,
+    /// What was refused at the control socket.
+    #[serde(default)]
+    pub refused: RefusedStatus,
+}
+
+/// Clients and requests that were refused at the control socket, by reason.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct RefusedStatus {
+    /// The client may not ask that, or nothing at all.
+    pub not_allowed: u64,
+    /// The request was too long, unfinished or not understood.
+    pub malformed: u64,
+    /// There were too many clients, or too many `tail`s.
+    pub too_many_clients: u64,
 }
 
 /// The source in use and what became of the records on their way in.
@@ -96,6 +122,12 @@ pub struct TargetStatus {
     /// The last transitions, oldest first.
     #[serde(default)]
     pub transitions: Vec<TransitionStatus>,
+    /// What was changed live, in words; it is gone when the agent restarts.
+    #[serde(default)]
+    pub live: Vec<String>,
+    /// What went wrong last, whether or not it still does.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// The account.
     pub account: Account,
 }
@@ -226,78 +258,5 @@ impl Account {
             line.push_str(" -- DOES NOT BALANCE, please report this");
         }
         line
-    }
-}
-
-impl Status {
-    /// The report for people.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let capture = &self.capture;
-        let mut text = format!(
-            "netconsole-agent {}, pid {}, up {} s\n",
-            self.version, self.pid, self.uptime_s
-        );
-        let hook = capture.hook.as_deref().map(|hook| format!(" ({hook})")).unwrap_or_default();
-        let _ = writeln!(text, "source: {}{hook}", capture.source);
-        let _ = writeln!(text, "  {}", capture.reason);
-        let _ = writeln!(
-            text,
-            "  captured {}, ring full {}, read errors {}, recursion misses {}, approximated {}, without context {}",
-            capture.captured,
-            capture.ring_full,
-            capture.read_errors,
-            capture.recursion_misses,
-            capture.approximated,
-            capture.without_context
-        );
-        let _ = writeln!(
-            text,
-            "  /dev/kmsg: read {}, overwritten {} times",
-            capture.kmsg_read, capture.kmsg_overwritten
-        );
-        if let Some(error) = &capture.kmsg_failed {
-            let _ = writeln!(text, "  /dev/kmsg FAILED: {error}");
-        }
-        let _ = writeln!(text, "  network devices: {}", capture.netdev_events);
-        for target in &self.targets {
-            let _ = writeln!(
-                text,
-                "target {}: {} -> {} ({})",
-                target.name, target.state, target.remote, target.format
-            );
-            if let Some(address) = target.remote_address.as_ref().filter(|at| **at != target.remote)
-            {
-                let _ = writeln!(text, "  address: {address}");
-            }
-            if let Some(waiting_for) = &target.waiting_for {
-                let _ = writeln!(text, "  waiting: {waiting_for}");
-            }
-            if let Some(egress) = &target.egress {
-                let queue = egress.queue.map(|queue| format!(" queue {queue}")).unwrap_or_default();
-                let _ = writeln!(text, "  egress: {}{queue} ({})", egress.kind, egress.reason);
-            }
-            if let Some(hop) = &target.next_hop {
-                let mac = hop.mac.as_deref().map(|mac| format!(" to {mac}")).unwrap_or_default();
-                let via =
-                    hop.gateway.as_deref().map(|via| format!(" via {via}")).unwrap_or_default();
-                let _ = writeln!(text, "  next hop: {} from {}{mac}{via}", hop.device, hop.source);
-            }
-            for warning in &target.warnings {
-                let _ = writeln!(text, "  warning: {warning}");
-            }
-            let _ = writeln!(text, "  account: {}", target.account.line());
-            if target.suspected > 0 {
-                let _ = writeln!(
-                    text,
-                    "  suspected: {} of the sent records may have gone to a wrong MAC address",
-                    target.suspected
-                );
-            }
-            for change in &target.transitions {
-                let _ = writeln!(text, "  {}", change.line());
-            }
-        }
-        text
     }
 }

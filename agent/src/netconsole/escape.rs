@@ -35,7 +35,7 @@ pub(super) fn is_plain(text: &[u8; 32]) -> bool {
 
 /// The bytes that stand for `byte`, and how many of the four count.
 #[inline]
-pub(super) fn encoded(byte: u8) -> ([u8; 4], usize) {
+pub(crate) fn encoded(byte: u8) -> ([u8; 4], usize) {
     let (bytes, len) = ENCODED[usize::from(byte)];
     (bytes, usize::from(len))
 }

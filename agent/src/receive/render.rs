@@ -96,7 +96,7 @@ fn caller_text(caller: Caller) -> String {
 }
 
 /// The text with all that is unfit for a terminal as `\xNN`. Tabs stay.
-fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {

@@ -235,9 +235,9 @@ fn torture() {
     // Threads that open and close sockets come up with the first ones.
     scene.agent.command(&["target", "resolve", "peer"]);
     let before = descriptors(&scene);
-    let rounds = 150;
+    let (rounds, stop) = (150, AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let (scene, stop) = (&scene, &AtomicBool::new(false));
+        let (scene, stop) = (&scene, &stop);
         scope.spawn(move || {
             for n in 0..rounds {
                 scene.agent.command(&["target", "disable", "peer"]);
