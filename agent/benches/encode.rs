@@ -58,7 +58,7 @@ fn with_extra_data(plain: &Format) -> Format {
     let mut format = plain.clone();
     let location = "fra1 row=7 rack=r12 position=31";
     format.userdata =
-        userdata([("site", location), ("role", "db"), ("owner", "storage-team@fra1")])
+        userdata([("site", location), ("role", "db"), ("owner", "storage-team@fra1.de-fra")])
             .unwrap_or_default();
     format.sysdata = [
         SysdataKey::Cpu,
