@@ -20,13 +20,11 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
+    cgroup_names::{Builder, CgroupNames},
     cgroup_walk::{GROUPS_MAX, WalkError, walk},
     unit::unit_of,
 };
-use crate::netconsole::SysdataKey;
 
-/// Longest path and longest workload that are kept, in bytes; the rest would not be sent.
-const NAME_MAX_BYTES: usize = SysdataKey::Cgroup.value_max_bytes();
 /// Most groups that are remembered after they are gone.
 pub const GONE_MAX: usize = 4096;
 const GONE_KEPT: Duration = Duration::from_secs(3600);
@@ -37,81 +35,6 @@ const WALK_REST: u32 = 19;
 const FAILED_REST: Duration = Duration::from_secs(30);
 /// Most ids that are remembered as asked for, and as not to be found.
 const IDS_MAX: usize = 1024;
-
-/// Names of cgroups by id; what the data path reads.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct CgroupNames {
-    /// Sorted, apart from the names, so that a search touches little memory.
-    ids: Box<[u64]>,
-    /// In the order of the ids.
-    places: Box<[Place]>,
-    bytes: Box<[u8]>,
-}
-
-/// Where the names of a group lie: the path, and the workload behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    at: u32,
-    path_bytes: u8,
-    unit_bytes: u8,
-}
-
-const _: () = assert!(NAME_MAX_BYTES <= u8::MAX as usize);
-const _: () = assert!(2 * NAME_MAX_BYTES * (GROUPS_MAX + GONE_MAX) <= u32::MAX as usize);
-
-impl CgroupNames {
-    /// Path and workload of the group (both cut at 199 bytes, the workload empty if
-    /// it has none); `None` if it is not known yet.
-    #[must_use]
-    pub fn get(&self, id: u64) -> Option<(&[u8], &[u8])> {
-        let place = self.places.get(self.ids.binary_search(&id).ok()?)?;
-        let (path_bytes, unit_bytes) = (place.path_bytes.into(), place.unit_bytes.into());
-        let (path, rest) = self.bytes.get(place.at as usize..)?.split_at_checked(path_bytes)?;
-        Some((path, rest.get(..unit_bytes)?))
-    }
-
-    /// Number of groups.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether no group is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct Builder {
-    places: Vec<(u64, Place)>,
-    bytes: Vec<u8>,
-}
-
-impl Builder {
-    fn push(&mut self, id: u64, path: &[u8], unit: &[u8]) {
-        let path = &path[..path.len().min(NAME_MAX_BYTES)];
-        let unit = &unit[..unit.len().min(NAME_MAX_BYTES)];
-        let place = Place {
-            // In their bounds, see above.
-            at: self.bytes.len() as u32,
-            path_bytes: path.len() as u8,
-            unit_bytes: unit.len() as u8,
-        };
-        self.bytes.extend_from_slice(path);
-        self.bytes.extend_from_slice(unit);
-        self.places.push((id, place));
-    }
-
-    fn build(mut self) -> CgroupNames {
-        // One that moved into the way of the walk twice has the same name.
-        self.places.sort_by_key(|(id, _)| *id);
-        self.places.dedup_by_key(|(id, _)| *id);
-        let (ids, places): (Vec<_>, Vec<_>) = self.places.into_iter().unzip();
-        CgroupNames { ids: ids.into(), places: places.into(), bytes: self.bytes.into() }
-    }
-}
 
 /// A walk that is due; to be run where it may block, and given back to
 /// [`CgroupResolver::finish`].
@@ -159,7 +82,7 @@ impl Walk {
         });
         let took = started.elapsed();
         let outcome = walked.map(|is_all| {
-            let groups = builder.places.len();
+            let groups = builder.len();
             self.keep_gone(started, &mut builder);
             (builder.build(), WalkStats { groups, truncated: !is_all, took })
         });
@@ -168,13 +91,12 @@ impl Walk {
 
     /// Adds the groups that are not there any more, as far as they are kept.
     fn keep_gone(&mut self, now: Instant, builder: &mut Builder) {
-        let alive: HashSet<u64> = builder.places.iter().map(|(id, _)| *id).collect();
+        let alive: HashSet<u64> = builder.ids().collect();
         let mut gone: Vec<(u64, Instant)> = self
             .known
-            .ids
-            .iter()
+            .ids()
             .filter(|id| !alive.contains(id))
-            .map(|id| (*id, self.gone.get(id).copied().unwrap_or(now)))
+            .map(|id| (id, self.gone.get(&id).copied().unwrap_or(now)))
             .filter(|(_, since)| now.saturating_duration_since(*since) < GONE_KEPT)
             .collect();
         gone.sort_by_key(|(_, since)| std::cmp::Reverse(*since));

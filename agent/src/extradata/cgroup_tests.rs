@@ -73,19 +73,6 @@ fn walked(names: CgroupNames, walk: Walk, took: Duration) -> Walked {
 }
 
 #[test]
-fn names_are_found_by_id_and_cut() {
-    let long = format!("/{}", "x".repeat(300));
-    let names = table(&[(9, "/b", ""), (1, "/", ""), (7, &long, &long), (9, "/b", "")]);
-    assert_eq!(names.len(), 3);
-    assert_eq!(names.get(1), Some((b"/".as_slice(), b"".as_slice())));
-    assert_eq!(names.get(9), Some((b"/b".as_slice(), b"".as_slice())));
-    let cut = &long.as_bytes()[..199];
-    assert_eq!(names.get(7), Some((cut, cut)));
-    assert_eq!(names.get(8), None);
-    assert_eq!(CgroupNames::default().get(0), None);
-}
-
-#[test]
 fn a_walk_is_due_when_an_id_is_missing_and_not_too_often() {
     let mut resolver = CgroupResolver::new();
     let start = Instant::now();
@@ -187,7 +174,7 @@ fn groups_that_are_gone_are_kept_for_a_while_and_bounded() {
     walk.known = Arc::new(table(&groups));
     let mut builder = Builder::default();
     walk.keep_gone(now, &mut builder);
-    assert_eq!((builder.places.len(), walk.gone.len()), (GONE_MAX, GONE_MAX));
+    assert_eq!((builder.len(), walk.gone.len()), (GONE_MAX, GONE_MAX));
     assert!(!walk.gone.contains_key(&2001), "the oldest goes first");
 }
 

@@ -4,34 +4,22 @@
 //! What a brace begins that is neither `{file:` nor `{env:` is text. What a file or variable says
 //! is taken as it is, not looked through for templates again.
 //!
-//! A file's content leaves the host, so nobody but root may choose it: the file and each link
-//! and directory on the way to it belong to root, the file is writable by root alone, and so is each
-//! directory, unless it is sticky (`/tmp`), where others cannot touch what is root's. Links as such
-//! are fine. The file is a regular one of at most [`FILE_MAX_BYTES`] bytes: one line of UTF-8; line ends at
-//! its end are dropped, and one inside is refused, because sending the first line alone would hide that
-//! it is the wrong file. Length and use of the value are the caller's concern
+//! Files are taken as [`super::template_file`] says. Files and variables are one line of UTF-8; line ends at
+//! a file's end are dropped, and one inside is refused, because sending the first line alone would hide
+//! that it is the wrong file. Length and use of the value are the caller's concern
 //! ([`crate::netconsole::format::userdata`]); an empty one makes no line there.
 
 use std::{
-    collections::VecDeque,
     ffi::OsString,
-    fs, io,
-    io::Read,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Component, Path, PathBuf},
+    io,
+    path::{Path, PathBuf},
 };
 
-use rustix::fs::OFlags;
-
-/// Largest file that is taken, in bytes.
-pub const FILE_MAX_BYTES: u64 = 4096;
+pub use super::template_file::FILE_MAX_BYTES;
+use super::template_file::content;
 
 const FILE: &str = "{file:";
 const ENV: &str = "{env:";
-/// As many links as the kernel follows (`MAXSYMLINKS`, `include/linux/namei.h`).
-const LINKS_MAX: usize = 40;
-const WRITABLE_BY_OTHERS: u32 = 0o022;
-const STICKY: u32 = 0o1000;
 
 /// Why a template has no value.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +156,9 @@ fn expand_with(
     for piece in pieces(value) {
         match piece? {
             Piece::Text(text) => whole.push_str(text),
-            Piece::File(path) => whole.push_str(&file(Path::new(path))?),
+            Piece::File(path) => {
+                whole.push_str(&one_line(content(Path::new(path))?, format!("the file `{path}`"))?)
+            }
             Piece::Env(name) => {
                 let unset = || TemplateError::Unset { name: name.to_owned() };
                 let bytes = variable(name).ok_or_else(unset)?.into_encoded_bytes();
@@ -212,106 +202,6 @@ fn named<'a>(open: &str, template: &'a str) -> Result<Piece<'a>, TemplateError> 
         return Err(TemplateError::Relative { path: name.to_owned() });
     }
     Ok(Piece::File(name))
-}
-
-fn file(path: &Path) -> Result<String, TemplateError> {
-    let failed =
-        |operation| move |source| TemplateError::File { operation, path: path.to_owned(), source };
-    let target = roots_alone(path)?;
-    // To open a device may do something, so it is not tried.
-    if !fs::symlink_metadata(&target).map_err(failed("look at"))?.is_file() {
-        return Err(TemplateError::NotRegular { path: path.to_owned() });
-    }
-    // No link is left to follow; and nothing is waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        // The bits of open(2) are an `int`.
-        .custom_flags(flags.bits().cast_signed())
-        .open(target)
-        .map_err(failed("open"))?;
-    let metadata = file.metadata().map_err(failed("look at"))?;
-    if !metadata.is_file() {
-        return Err(TemplateError::NotRegular { path: path.to_owned() });
-    }
-    belongs_to_root(path, &metadata)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed("read"))?;
-    if bytes.len() as u64 > FILE_MAX_BYTES {
-        return Err(TemplateError::TooLarge { path: path.to_owned() });
-    }
-    while bytes.pop_if(|byte| matches!(byte, b'\n' | b'\r')).is_some() {}
-    one_line(bytes, format!("the file `{}`", path.display()))
-}
-
-/// Follows the path link by link and makes sure that root alone can change where it leads;
-/// returns where that is. What root alone can change does not change between this and the opening.
-fn roots_alone(path: &Path) -> Result<PathBuf, TemplateError> {
-    let mut left: VecDeque<OsString> = parts(path).collect();
-    let mut so_far = PathBuf::from("/");
-    let mut links = 0;
-    check_directory(&so_far)?;
-    while let Some(part) = left.pop_front() {
-        if part == ".." {
-            so_far.pop();
-            continue;
-        }
-        so_far.push(part);
-        let failed =
-            |operation, source| TemplateError::File { operation, path: so_far.clone(), source };
-        let metadata = fs::symlink_metadata(&so_far).map_err(|source| failed("look at", source))?;
-        if metadata.is_symlink() {
-            if metadata.uid() != 0 {
-                return Err(TemplateError::NotRoots { path: so_far, uid: metadata.uid() });
-            }
-            links += 1;
-            if links > LINKS_MAX {
-                return Err(failed("follow", io::Error::from(rustix::io::Errno::LOOP)));
-            }
-            let target = fs::read_link(&so_far).map_err(|source| failed("follow", source))?;
-            if target.is_absolute() {
-                so_far = PathBuf::from("/");
-            } else {
-                so_far.pop();
-            }
-            for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
-                left.push_front(part);
-            }
-        } else if metadata.is_dir() {
-            check_directory(&so_far)?;
-        }
-    }
-    Ok(so_far)
-}
-
-fn parts(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().filter_map(|component| match component {
-        Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    })
-}
-
-fn check_directory(path: &Path) -> Result<(), TemplateError> {
-    let metadata = fs::symlink_metadata(path).map_err(|source| TemplateError::File {
-        operation: "look at",
-        path: path.to_owned(),
-        source,
-    })?;
-    if metadata.uid() == 0 && metadata.mode() & STICKY != 0 {
-        return Ok(());
-    }
-    belongs_to_root(path, &metadata)
-}
-
-fn belongs_to_root(path: &Path, metadata: &fs::Metadata) -> Result<(), TemplateError> {
-    if metadata.uid() != 0 {
-        return Err(TemplateError::NotRoots { path: path.to_owned(), uid: metadata.uid() });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & WRITABLE_BY_OTHERS != 0 {
-        return Err(TemplateError::Writable { path: path.to_owned(), mode });
-    }
-    Ok(())
 }
 
 fn one_line(bytes: Vec<u8>, origin: String) -> Result<String, TemplateError> {

@@ -1,8 +1,11 @@
 //! Tests of the templates; files are root's, so they need root as the agent does.
 
-use std::os::unix::{
-    ffi::OsStringExt,
-    fs::{PermissionsExt, chown, symlink},
+use std::{
+    fs,
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{PermissionsExt, chown, symlink},
+    },
 };
 
 use super::*;
