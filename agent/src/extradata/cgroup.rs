@@ -1,10 +1,10 @@
 //! Path and workload of a cgroup by the id that is in the record.
 //!
-//! The data path looks an id up in [`CgroupNames`], an immutable table behind an [`ArcSwap`]: no
-//! lock, no allocation, and never the last reference, so that it frees nothing. An id that is not there is
-//! told to [`CgroupResolver`], which lives on the control thread and makes a new table by a walk over
-//! the tree ([`super::cgroup_walk`]), on a thread that may block. No record waits for that; until then it
-//! has the leaf name alone.
+//! The data path looks an id up in [`CgroupNames`], an immutable table behind an [`ArcSwap`]:
+//! no lock, no allocation, and never the last reference, so that it frees nothing. An id that is
+//! not there is told to [`CgroupResolver`], which lives on the control thread and makes a new
+//! table by a walk over the tree ([`super::cgroup_walk`]), on a thread that may block. No record
+//! waits for that; until then it has the leaf name alone.
 //!
 //! Bounds: a walk at most once a second and for at most a twentieth of the time; [`GROUPS_MAX`]
 //! groups; of those that are gone the last [`GONE_MAX`], for an hour, because

@@ -4,9 +4,9 @@
 //! What a brace begins that is neither `{file:` nor `{env:` is text. What a file or variable says
 //! is taken as it is, not looked through for templates again.
 //!
-//! Files are taken as [`super::template_file`] says. Files and variables are one line of UTF-8; line ends at
-//! a file's end are dropped, and one inside is refused, because sending the first line alone would hide
-//! that it is the wrong file. Length and use of the value are the caller's concern
+//! Files are taken as [`super::template_file`] says. Files and variables are one line of UTF-8;
+//! line ends at a file's end are dropped, and one inside is refused, because sending the first
+//! line alone would hide that it is the wrong file. Length and use of the value are the caller's concern
 //! ([`crate::netconsole::format::userdata`]); an empty one makes no line there.
 
 use std::{

@@ -2,9 +2,9 @@
 //! leaves the host.
 //!
 //! The file and each link and directory on the way to it belong to root; the file is writable by
-//! root alone, and so is each directory, unless it is sticky (`/tmp`), where others cannot touch what is
-//! root's. Links as such are fine (`/etc/hostname` may be one). The file is a regular one of at most
-//! [`FILE_MAX_BYTES`] bytes. It does not look at what the bytes mean.
+//! root alone, and so is each directory, unless it is sticky (`/tmp`), where others cannot touch
+//! what is root's. Links as such are fine (`/etc/hostname` may be one). The file is a regular one
+//! of at most [`FILE_MAX_BYTES`] bytes. It does not look at what the bytes mean.
 
 use std::{
     collections::VecDeque,

@@ -2,9 +2,9 @@
 //! inside of a container.
 //!
 //! Read from the leaf upwards; the innermost wins, because that is what printed. By the names
-//! that systemd (`src/basic/cgroup-util.c`), the kubelet (`pkg/kubelet/cm`), Docker, containerd, CRI-O, Podman and
-//! LXC give their cgroups; nobody is asked. Ids of containers are cut to twelve digits, as their tools show
-//! them.
+//! that systemd (`src/basic/cgroup-util.c`), the kubelet (`pkg/kubelet/cm`), Docker, containerd,
+//! CRI-O, Podman and LXC give their cgroups; nobody is asked. Ids of containers are cut to twelve
+//! digits, as their tools show them.
 //!
 //! | in the path                                        | workload                               |
 //! |----------------------------------------------------|----------------------------------------|
