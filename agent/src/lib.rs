@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod egress;
+pub mod extradata;
 pub mod frame;
 pub mod handover;
 pub mod ledger;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use netconsole_agent::netconsole::decode::{parse_record, split_body};
 use netconsole_agent::netconsole::format::{record_limit_bytes, userdata};
 use netconsole_agent::netconsole::{
-    Encoder, Format, Limits, Reassembler, SysdataKey, escape, parse_header,
+    Encoder, Extras, Format, Limits, Reassembler, SysdataKey, escape, parse_header,
 };
 use netconsole_agent::record::{Context, Record};
 use serde::Deserialize;
@@ -133,7 +133,7 @@ fn decode(datagrams: &[Vec<u8>]) -> Vec<Decoded> {
 
 fn encode(record: &Record<'_>, format: &Format, msgid: u32) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new();
-    let mut datagrams = encoder.encode(record, format, msgid);
+    let mut datagrams = encoder.encode(record, format, msgid, &Extras::default());
     let mut all = Vec::with_capacity(datagrams.count());
     let mut frame = [0; 1500];
     while let Some(len) = datagrams.write_next(&mut frame) {

@@ -8,12 +8,11 @@
 
 use super::DATAGRAM_MAX_BYTES;
 use super::basic;
-use super::format::{Format, FormatKind, RECORD_LIMIT_BYTES, RELEASE_MAX_BYTES, SysdataKey};
+use super::format::{Format, FormatKind, RECORD_LIMIT_BYTES, RELEASE_MAX_BYTES};
 use super::out::{Out, decimal_len};
+use super::sysdata::{self, Extras};
 use crate::record::{Caller, Record};
 
-/// Room for all sysdata lines: keys, two `u32`, a task name and a release.
-const SYSDATA_MAX_BYTES: usize = 256;
 const RELEASE_PREFIX_MAX_BYTES: usize = RELEASE_MAX_BYTES + 1;
 const FRAGMENT_FIELD: &[u8] = b",ncfrag=";
 
@@ -32,16 +31,17 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// An encoder with its scratch memory (about 8.5 KiB, touched).
+    /// An encoder with its scratch memory (about 9.3 KiB, touched).
     #[must_use]
     pub fn new() -> Self {
-        let len = RELEASE_PREFIX_MAX_BYTES + *RECORD_LIMIT_BYTES.end() + SYSDATA_MAX_BYTES;
+        let len = RELEASE_PREFIX_MAX_BYTES + *RECORD_LIMIT_BYTES.end() + sysdata::MAX_BYTES;
         // Not zero: calloc would leave the pages to be faulted in by the pump.
         Self { scratch: vec![0x20; len].into() }
     }
 
     /// Encodes `record` as `format` asks for. `msgid` is the number of the
-    /// message (the first one of a target is 1), used if `format.sysdata.msgid`.
+    /// message (the first one of a target is 1), used if [`Format::sysdata`] has
+    /// `msgid`; `extras` is used for the other keys there.
     ///
     /// The result is empty only in the basic format, where the kernel drops a
     /// line that does not fit its buffer.
@@ -51,9 +51,10 @@ impl Encoder {
         record: &Record<'_>,
         format: &'e Format,
         msgid: u32,
+        extras: &Extras<'_>,
     ) -> Datagrams<'e> {
         match format.kind {
-            FormatKind::Extended => self.extended(record, format, msgid),
+            FormatKind::Extended => self.extended(record, format, msgid, extras),
             FormatKind::Basic => {
                 let buffer_bytes = format.basic.buffer_bytes.min(*RECORD_LIMIT_BYTES.end());
                 let len = basic::write(record, format.basic, &mut self.scratch[..buffer_bytes]);
@@ -67,8 +68,9 @@ impl Encoder {
         record: &Record<'_>,
         format: &'e Format,
         msgid: u32,
+        extras: &Extras<'_>,
     ) -> Datagrams<'e> {
-        let (front, sysdata) =
+        let (front, lines) =
             self.scratch.split_at_mut(RELEASE_PREFIX_MAX_BYTES + RECORD_LIMIT_BYTES.end());
 
         let mut prefix = Out::new(&mut front[..RELEASE_PREFIX_MAX_BYTES]);
@@ -88,18 +90,20 @@ impl Encoder {
         write_body(record, &mut out);
         let record_len = prefix_len + out.len();
 
-        let mut out = Out::new(sysdata);
-        write_sysdata(record, format, msgid, &mut out);
-        let sysdata_len = out.len();
+        let mut out = Out::new(lines);
+        if !format.sysdata.is_empty() {
+            sysdata::write(record, format, msgid, extras, &mut out);
+        }
+        let lines_len = out.len();
 
         let front = &front[..record_len];
-        let sysdata = &sysdata[..sysdata_len];
-        if record_len + format.userdata.len() + sysdata_len <= DATAGRAM_MAX_BYTES {
-            Datagrams::new(None, [front, &format.userdata, sysdata])
+        let lines = &lines[..lines_len];
+        if record_len + format.userdata.len() + lines_len <= DATAGRAM_MAX_BYTES {
+            Datagrams::new(None, [front, &format.userdata, lines])
         } else {
             let (header, body) = front.split_at(header_len);
             // The separator moves behind the `ncfrag` field.
-            Datagrams::new(Some(header), [&body[1..], &format.userdata, sysdata])
+            Datagrams::new(Some(header), [&body[1..], &format.userdata, lines])
         }
     }
 }
@@ -135,33 +139,6 @@ fn write_body(record: &Record<'_>, out: &mut Out<'_>) {
             out.escaped(value);
             out.byte(b'\n');
         }
-    }
-}
-
-/// The lines in the kernel's fixed order. Like the kernel it escapes nothing.
-fn write_sysdata(record: &Record<'_>, format: &Format, msgid: u32, out: &mut Out<'_>) {
-    if let Some(context) = record.context {
-        if format.sysdata.contains(SysdataKey::Cpu) {
-            out.raw(b" cpu=");
-            out.number(u64::from(context.cpu));
-            out.byte(b'\n');
-        }
-        if format.sysdata.contains(SysdataKey::Taskname) {
-            let task = &context.task[..context.task.len().min(crate::record::TASK_MAX_BYTES)];
-            out.raw(b" taskname=");
-            out.raw(task);
-            out.byte(b'\n');
-        }
-    }
-    if format.sysdata.contains(SysdataKey::Release) {
-        out.raw(b" release=");
-        out.raw(format.release_sent());
-        out.byte(b'\n');
-    }
-    if format.sysdata.contains(SysdataKey::Msgid) {
-        out.raw(b" msgid=");
-        out.number(u64::from(msgid));
-        out.byte(b'\n');
     }
 }
 
@@ -264,6 +241,7 @@ impl<'e> Datagrams<'e> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netconsole::SysdataKey;
     use crate::netconsole::format::userdata;
     use crate::record::Context;
 
@@ -285,7 +263,7 @@ mod tests {
 
     fn encoded(record: &Record<'_>, format: &Format) -> Vec<Vec<u8>> {
         let mut encoder = Encoder::new();
-        let mut datagrams = encoder.encode(record, format, 9);
+        let mut datagrams = encoder.encode(record, format, 9, &Extras::default());
         let mut all = Vec::new();
         let mut frame = [0; DATAGRAM_MAX_BYTES];
         loop {
@@ -401,7 +379,7 @@ mod tests {
     fn a_frame_buffer_that_is_too_short_consumes_nothing() {
         let mut encoder = Encoder::new();
         let format = Format::extended(b"6.12.1");
-        let mut datagrams = encoder.encode(&record(b"x"), &format, 1);
+        let mut datagrams = encoder.encode(&record(b"x"), &format, 1, &Extras::default());
         let len = datagrams.next_len().expect("one datagram");
         assert_eq!(datagrams.write_next(&mut vec![0; len - 1]), None);
         assert_eq!(datagrams.write_next(&mut vec![0; len]), Some(len));

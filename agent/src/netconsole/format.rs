@@ -5,6 +5,7 @@
 //! `drivers/net/netconsole.c` (`MAX_EXTRADATA_*`).
 
 use super::decode::trim_line_end;
+use super::sysdata::HostLines;
 
 /// Longest userdata key in bytes (`MAX_EXTRADATA_NAME_LEN`).
 pub const USERDATA_KEY_MAX_BYTES: usize = 53;
@@ -87,7 +88,7 @@ impl SysdataKey {
 
     /// The name in the configuration and on the wire.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Taskname => "taskname",
@@ -109,7 +110,7 @@ impl SysdataKey {
 
     /// Most bytes of its value; longer ones are cut.
     #[must_use]
-    pub fn value_max_bytes(self) -> usize {
+    pub const fn value_max_bytes(self) -> usize {
         match self {
             Self::Cpu | Self::Msgid | Self::Pid => 10,
             Self::Taskname => crate::record::TASK_MAX_BYTES,
@@ -126,7 +127,7 @@ impl SysdataKey {
 
     /// Most bytes of its line ` key=value\n`.
     #[must_use]
-    pub fn line_max_bytes(self) -> usize {
+    pub const fn line_max_bytes(self) -> usize {
         self.name().len() + self.value_max_bytes() + " =\n".len()
     }
 }
@@ -136,6 +137,12 @@ impl SysdataKey {
 pub struct Sysdata(u16);
 
 impl Sysdata {
+    /// Whether no line is wanted.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether the line is wanted.
     #[must_use]
     pub fn contains(self, key: SysdataKey) -> bool {
@@ -188,6 +195,8 @@ pub struct Format {
     pub userdata: Box<[u8]>,
     /// Lines that are made for each record. Extended format only.
     pub sysdata: Sysdata,
+    /// What the lines of [`Format::sysdata`] say about the host. Extended format only.
+    pub host: HostLines,
     /// Where the kernel cuts header, text and dictionary together
     /// (`PRINTK_MESSAGE_MAX`), in bytes; see [`record_limit_bytes`].
     pub record_limit_bytes: usize,
@@ -215,6 +224,7 @@ impl Format {
             release_prefix: false,
             userdata: Box::default(),
             sysdata: Sysdata::default(),
+            host: HostLines::default(),
             record_limit_bytes: record_limit_bytes(release),
             basic: BasicStyle {
                 syslog_prefix: false,

@@ -17,6 +17,7 @@ pub mod escape;
 pub mod format;
 mod out;
 pub mod reassemble;
+pub mod sysdata;
 
 #[cfg(test)]
 mod proptests;
@@ -25,6 +26,7 @@ pub use decode::{DecodeError, Dict, DictLine, Flag, Fragment, Header, parse_head
 pub use encode::{Datagrams, Encoder};
 pub use format::{BasicStyle, Format, FormatKind, Sysdata, SysdataKey, UserdataError};
 pub use reassemble::{Limits, Message, Reassembler};
+pub use sysdata::{Extras, HostLines};
 
 /// Longest datagram in bytes (`MAX_PRINT_CHUNK`, `drivers/net/netconsole.c`).
 pub const DATAGRAM_MAX_BYTES: usize = 1000;

@@ -45,6 +45,16 @@ impl<'a> Out<'a> {
         self.len += n;
     }
 
+    /// Bytes that stay on their line: `?` stands for a line end or NUL.
+    pub(super) fn one_line(&mut self, bytes: &[u8]) {
+        let from = self.len;
+        self.raw(bytes);
+        for byte in &mut self.buf[from..self.len] {
+            // Without a branch, so that many bytes are looked at together.
+            *byte = if matches!(*byte, b'\n' | 0) { b'?' } else { *byte };
+        }
+    }
+
     /// A number in decimal.
     pub(super) fn number(&mut self, value: u64) {
         let mut digits = [0; DIGITS_MAX];

@@ -88,13 +88,13 @@ fn records() -> impl Strategy<Value = Owned> {
 
 fn formats() -> impl Strategy<Value = Format> {
     (
-        any::<[bool; 8]>(),
+        (any::<[bool; 8]>(), any::<[bool; 15]>()),
         prop_oneof![Just("6.1.0"), Just("7.2.12-rc1"), Just("linux")],
         vec(b' '..=b'~', 0..3000),
         // As small as the encoder honours, so that cuts are frequent.
         256..2100usize,
     )
-        .prop_map(|(switch, release, mut userdata, limit)| {
+        .prop_map(|((switch, wanted), release, mut userdata, limit)| {
             let mut format = if switch[0] {
                 Format::basic(release.as_bytes())
             } else {
@@ -103,8 +103,9 @@ fn formats() -> impl Strategy<Value = Format> {
             userdata.push(b'\n');
             format.userdata = userdata.into();
             format.release_prefix = switch[1];
-            let keys = SysdataKey::ALL.into_iter().zip(&switch[2..6]);
-            format.sysdata = keys.filter(|(_, on)| **on).map(|(key, _)| key).collect();
+            let keys = SysdataKey::ALL.into_iter().zip(wanted);
+            format.sysdata = keys.filter(|(_, on)| *on).map(|(key, _)| key).collect();
+            format.host = HostLines::new(format.sysdata, 1, |key| Some(key.name().as_bytes()));
             format.basic.syslog_prefix = switch[6];
             format.basic.caller = switch[7];
             format.basic.buffer_bytes = limit;
@@ -114,8 +115,12 @@ fn formats() -> impl Strategy<Value = Format> {
 }
 
 fn datagrams(record: &Record<'_>, format: &Format) -> Vec<Vec<u8>> {
+    datagrams_with(record, format, &Extras::default())
+}
+
+fn datagrams_with(record: &Record<'_>, format: &Format, extras: &Extras<'_>) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new();
-    let mut datagrams = encoder.encode(record, format, 7);
+    let mut datagrams = encoder.encode(record, format, 7, extras);
     let mut all = Vec::with_capacity(datagrams.count());
     let mut frame = [0; DATAGRAM_MAX_BYTES];
     while let Some(len) = datagrams.write_next(&mut frame) {
@@ -251,6 +256,44 @@ proptest! {
                 reassembler.push(Duration::ZERO, 0u8, &header, fragment, body);
             }
         }
+    }
+
+    #[test]
+    fn each_key_has_one_line_whatever_its_value_holds(
+        owned in records(),
+        names in [bytes(300), bytes(300), bytes(40), bytes(300), bytes(80)],
+    ) {
+        let [cgroup, unit, nic, host, leaf] = &names;
+        let mut format = Format::extended(b"7.2.12");
+        format.sysdata = SysdataKey::ALL.into_iter().collect();
+        format.host = HostLines::new(format.sysdata, 0, |_| Some(host));
+        let extras = Extras { cgroup: Some(cgroup), unit: Some(unit), nic };
+        let mut record = Record { text: b"x", subsystem: b"", device: b"", ..owned.record() };
+        let context = record.context.as_mut().expect("records have one");
+        context.cgroup = leaf;
+        let mut body = Vec::new();
+        for datagram in datagrams_with(&record, &format, &extras) {
+            body.extend_from_slice(parse_header(&datagram).expect("own header").1);
+        }
+        prop_assert!(!body.contains(&0));
+        let is_known = |key: &SysdataKey| match key {
+            SysdataKey::Cgroup => !cgroup.is_empty(),
+            SysdataKey::Unit => !unit.is_empty(),
+            SysdataKey::Nic => !nic.is_empty(),
+            SysdataKey::Hostname | SysdataKey::BootId | SysdataKey::Livepatch
+            | SysdataKey::Taint | SysdataKey::Thp | SysdataKey::SchedExt => !host.is_empty(),
+            _ => true,
+        };
+        let keys = SysdataKey::ALL.iter().filter(|key| is_known(key));
+        let mut lines = body.split_inclusive(|&b| b == b'\n');
+        prop_assert_eq!(lines.next(), Some(b"x\n".as_slice()));
+        for key in keys {
+            let line = lines.next().expect("its line");
+            let begin = format!(" {}=", key.name());
+            prop_assert!(line.starts_with(begin.as_bytes()));
+            prop_assert!(line.ends_with(b"\n") && line.len() <= key.line_max_bytes());
+        }
+        prop_assert_eq!(lines.next(), None);
     }
 
     #[test]

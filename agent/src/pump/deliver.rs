@@ -16,7 +16,7 @@ use crate::{
     egress::{Egress, Outcome, PushError, Tag},
     frame::HeaderTemplate,
     ledger::{Ledger, LostReason, SharedLedger},
-    netconsole::Encoder,
+    netconsole::{Encoder, Extras},
     record::Record,
     store::{Cursor, Entry, Store},
     target::{Route, TargetSettings, filter::Decision, pace::Bucket},
@@ -334,7 +334,8 @@ impl PumpTarget {
             self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
         }
         let msgid = old_msgid.unwrap_or(self.msgid.wrapping_add(1));
-        let mut datagrams = shared.encoder.encode(record, &settings.format, msgid);
+        let mut datagrams =
+            shared.encoder.encode(record, &settings.format, msgid, &Extras::default());
         let count = datagrams.count();
         if count == 0 {
             // The basic format shows no line of it, as on the kernel's consoles.
