@@ -18,10 +18,11 @@ mod tests;
 
 use std::sync::{Arc, atomic::Ordering};
 
+use arc_swap::{ArcSwap, Cache};
 use rtrb::Consumer;
 
 pub use self::deliver::PumpTarget;
-use self::deliver::Stop;
+use self::deliver::{Stop, Unnamed};
 pub use self::parts::{Command, PumpParts, PumpStats, Returned, TargetSeed};
 use self::tap::Tap;
 use crate::{
@@ -32,6 +33,7 @@ use crate::{
         wait::{Waiter, now_ns, want_precise_naps},
     },
     egress::Egress,
+    extradata::CgroupNames,
     handover::PumpEnd,
     netconsole::Encoder,
     store::Store,
@@ -72,6 +74,8 @@ pub struct Pump {
     generation: u8,
     egresses: Vec<Option<Box<dyn Egress>>>,
     encoder: Encoder,
+    cgroups: Cache<Arc<ArcSwap<CgroupNames>>, Arc<CgroupNames>>,
+    unnamed: Unnamed,
     stats: Arc<PumpStats>,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
@@ -84,13 +88,26 @@ impl Pump {
     /// # Errors
     /// If the process has no descriptor left for the wait.
     pub fn new(parts: PumpParts) -> std::io::Result<Self> {
-        let PumpParts { ring, doorbell, kmsg, waker, sequencer, store, handover, stats } = parts;
+        let PumpParts {
+            ring,
+            doorbell,
+            kmsg,
+            waker,
+            sequencer,
+            store,
+            handover,
+            cgroups,
+            unnamed,
+            stats,
+        } = parts;
         Ok(Self {
             waiter: Waiter::new(waker, doorbell)?,
             targets: (0..TARGETS_MAX).map(|_| None).collect(),
             generation: 0,
             egresses: (0..EGRESS_MAX).map(|_| None).collect(),
             encoder: Encoder::new(),
+            cgroups: Cache::new(cgroups),
+            unnamed: Unnamed::new(unnamed),
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,

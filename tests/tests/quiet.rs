@@ -332,6 +332,7 @@ impl Running {
                         })
                         .expect("a filter"),
                     ),
+                    names_cgroups: true,
                     pace: None,
                 })),
                 ledger: Arc::clone(ledger),
@@ -346,6 +347,8 @@ impl Running {
             sequencer: capture.sequencer,
             store: Store::new(16 << 20, capture.first_seq),
             handover: pump_end,
+            cgroups: Arc::default(),
+            unnamed: rtrb::RingBuffer::new(64).0,
             stats: Arc::new(PumpStats::default()),
         })
         .expect("a pump");
@@ -383,7 +386,12 @@ impl Running {
     fn bind(&mut self, target: usize, lane: &Lane) {
         // UDP makes its own headers; the pcap file takes any.
         let header = (lane.socket != 2).then(|| header(lane.port.unwrap_or(7999)));
-        let route = Box::new(Route { egress: lane.socket, header, mtu_bytes: MTU_BYTES });
+        let route = Box::new(Route {
+            egress: lane.socket,
+            header,
+            mtu_bytes: MTU_BYTES,
+            nic: Box::default(),
+        });
         self.send(Command::Bind { target, route }, 1);
     }
 

@@ -4,25 +4,57 @@
 //! logged comes back as records to be sent; so nothing is logged per record, and
 //! what repeats is limited ([`Limited`]).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 /// Names the variable that sets the level, such as `debug` or `netconsole_agent::net=trace`.
 pub const LEVEL_VARIABLE: &str = "NETCONSOLE_AGENT_LOG";
 
+type Levels = reload::Handle<EnvFilter, Registry>;
+
+/// The level in use, and how to change it.
+static LEVELS: OnceLock<(Mutex<String>, Levels)> = OnceLock::new();
+
 /// Starts logging; a second call changes nothing.
 pub fn start() {
-    let filter = EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| "info".to_owned());
+    let (level, filter) = match EnvFilter::try_new(&wanted) {
+        Ok(filter) => (wanted, filter),
+        Err(_) => ("info".to_owned(), EnvFilter::new("info")),
+    };
+    let (filter, levels) = reload::Layer::new(filter);
+    let log = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
     // journald stamps each line itself.
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().with_ansi(false).try_init()
+        registry.with(log.without_time().with_ansi(false)).try_init()
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        registry.with(log.with_ansi(ansi)).try_init()
     };
     // Somebody else, such as a test, may log already.
-    drop(result);
+    if result.is_ok() {
+        let _ = LEVELS.set((Mutex::new(level), levels));
+    }
+}
+
+/// Changes the level, written as in [`LEVEL_VARIABLE`]; returns the one before.
+///
+/// # Errors
+/// If it is not understood, or nothing is logged.
+pub fn set_level(level: &str) -> Result<String, String> {
+    let (current, levels) = LEVELS.get().ok_or("this agent does not log")?;
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| format!("the level {level:?} is not understood: {error}"))?;
+    levels.reload(filter).map_err(|error| error.to_string())?;
+    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::replace(&mut current, level.to_owned()))
 }
 
 /// Lets one message through per interval, after a burst, and counts the others.

@@ -14,11 +14,12 @@ use tokio::{
 };
 
 use super::{
-    manager::Manager,
+    desk::Desk,
+    manager::{Manager, extradata::ExtraData},
     netdev::{self, NetdevSource, readable_events},
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
-    socket::{self, Answer, Asked, Refusals},
+    socket::{self, Asked, Refusals},
     status::{CaptureStatus, Status},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         self, Capture, CaptureError, SourceKind, SourceReport, bpf::Probes, kmsg::KmsgStats,
         wait::now_ns, wake::Waker,
     },
-    config::{self, Config},
+    config::{self, Config, Sources},
     handover::handover,
     net::{NetError, Resolver},
     privileges,
@@ -83,6 +84,7 @@ fn system(operation: &'static str) -> impl Fn(io::Error) -> AgentError {
 
 /// Everything that was opened while the process had its start-up privileges.
 pub struct Agent {
+    sources: Sources,
     config: Config,
     started: Instant,
     source: SourceReport,
@@ -98,6 +100,7 @@ pub struct Agent {
     kmsg_thread: JoinHandle<()>,
     listener: socket::Listening,
     host_format: HostFormat,
+    extradata: ExtraData,
     targets: Vec<(config::Target, Prepared)>,
     control: crate::handover::ControlEnd<crate::pump::Command, crate::pump::Returned>,
 }
@@ -108,7 +111,7 @@ impl Agent {
     ///
     /// # Errors
     /// If any of it is not possible.
-    pub fn start(config: Config) -> Result<Self, AgentError> {
+    pub fn start(sources: Sources, config: Config) -> Result<Self, AgentError> {
         let started = Instant::now();
         let listener =
             socket::bind(&config.agent.control_socket, config.agent.control_group.as_deref())?;
@@ -141,10 +144,17 @@ impl Agent {
         tracing::info!(by = netdev.describe(), "Events of network devices are watched.");
 
         let host_format = HostFormat::of_this_host(shows_caller);
-        let mut maker = SettingsMaker::new(&host_format);
+        let (extradata, (cgroups, unnamed)) = ExtraData::new(&config.targets);
+        let mut maker = SettingsMaker::new(&host_format, extradata.values());
         let mut targets = Vec::new();
+        if config.targets.len() > TARGETS_MAX {
+            return Err(SettingsError::TooMany { targets: config.targets.len() }.into());
+        }
         for target in &config.targets {
             targets.push((target.clone(), Prepared::new(maker.settings(target, None)?)));
+        }
+        for warning in &maker.warnings {
+            tracing::warn!(warning, "Extra data is incomplete.");
         }
         let (mut control, pump_end) = handover(BOXES_LENT);
         for (index, (_, shared)) in targets.iter().enumerate() {
@@ -160,6 +170,8 @@ impl Agent {
             sequencer,
             store: Store::new(config.agent.store_bytes, first_seq),
             handover: pump_end,
+            cgroups,
+            unnamed,
             stats: Arc::clone(&pump_stats),
         })
         .map_err(system("set up the pump"))?;
@@ -181,6 +193,7 @@ impl Agent {
         )
         .map_err(system("start the /dev/kmsg thread"))?;
         Ok(Self {
+            sources,
             config,
             started,
             source: report,
@@ -196,6 +209,7 @@ impl Agent {
             kmsg_thread,
             listener,
             host_format,
+            extradata,
             targets,
             control,
         })
@@ -225,13 +239,14 @@ impl Agent {
         tokio::spawn(socket::serve(listener, access, asked_sender, Arc::clone(&refusals)));
 
         let mut manager = Manager::new(
-            self.host_format.clone(),
+            (self.host_format, self.extradata),
             self.control,
             (Arc::clone(&self.pump_waker), Arc::clone(&self.pump_stats)),
             Resolver::new()?,
             changes,
         );
         manager.adopt(std::mem::take(&mut self.targets));
+        let mut desk = Desk::new(self.sources, self.config.agent.clone());
         let control = ControlView {
             started: self.started,
             source: &self.source,
@@ -250,34 +265,17 @@ impl Agent {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hang_up.recv() => {
-                    tracing::warn!("SIGHUP is ignored: reloading is not supported yet, restart the agent.");
+                _ = hang_up.recv() => drop(desk.reload(&mut manager)),
+                Some(asked) = asked.recv() => {
+                    if asked.request == Request::Status {
+                        let status = Some(Box::new(control.status(&manager, &desk)));
+                        // A client that has gone away needs no answer.
+                        let _ = asked.answer.send(Reply { status, ..Reply::done() }.into());
+                    } else {
+                        desk.serve(asked, &mut manager);
+                    }
                 }
-                Some(Asked { request, answer, .. }) = asked.recv() => {
-                    // A client that has gone away needs no answer.
-                    let _ = match request {
-                        Request::Status => answer.send(Answer::Once(Reply {
-                            status: Some(Box::new(control.status(&manager))),
-                            ..Reply::done()
-                        })),
-                        Request::Resolve { target } => {
-                            let (sender, receiver) = oneshot::channel();
-                            manager.resolve(target.as_deref(), sender);
-                            tokio::spawn(async move {
-                                let reply = receiver.await;
-                                reply.map(|reply| answer.send(reply.into()))
-                            });
-                            Ok(())
-                        }
-                        Request::Enable { target } => {
-                            answer.send(manager.switch(&target, true).into())
-                        }
-                        Request::Disable { target } => {
-                            answer.send(manager.switch(&target, false).into())
-                        }
-                        _ => answer.send(Reply::refused("this agent cannot do that yet").into()),
-                    };
-                }
+                () = desk.revert_level() => {}
                 () = flush_log(&mut programs_log) => {}
                 () = manager.work() => {}
             }
@@ -349,7 +347,7 @@ struct ControlView<'a> {
 }
 
 impl ControlView<'_> {
-    fn status(&self, manager: &Manager) -> Status {
+    fn status(&self, manager: &Manager, desk: &Desk) -> Status {
         let programs = self.probes.map(Probes::counters).unwrap_or_default();
         let (pump, kmsg) = (self.pump_stats, self.kmsg_stats);
         let errno = kmsg.failed_errno.load(Ordering::Relaxed);
@@ -379,8 +377,8 @@ impl ControlView<'_> {
                     + kmsg.wakeups.load(Ordering::Relaxed),
             },
             targets: manager.status(),
-            config_error: None,
-            config_generation: 1,
+            config_error: desk.error.clone(),
+            config_generation: desk.generation,
             refused: self.refusals.read(),
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     ledger::Ledger,
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
-    netconsole::FormatKind,
+    netconsole::{FormatKind, HostLines},
     target::state::{Event, Machine, Reason, SocketId, State, Timer, WaitKind},
     target::{TargetSettings, filter::Filter},
 };
@@ -73,9 +73,13 @@ pub(super) struct Life {
     /// Why a better way out is not used.
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
+    /// When the next keepalive is due.
+    pub(super) keepalive_at: Option<Instant>,
     /// Records done with, and since when that has not changed with something in the socket.
     progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,
+    /// Why it could not send the last time that it could not.
+    last_error: Option<String>,
     log: Limited,
 }
 
@@ -105,8 +109,10 @@ impl Life {
             former: None,
             fallback_reason: None,
             suspicion: Suspicion::default(),
+            keepalive_at: None,
             progress: (0, Instant::now()),
             history: VecDeque::with_capacity(HISTORY),
+            last_error: None,
             log: Limited::to_bursts(LOG_BURST, LOG_EVERY),
         }
     }
@@ -136,6 +142,27 @@ impl Life {
             return;
         }
         self.old_settings.push(self.shared.settings.swap(Arc::new(settings)));
+    }
+
+    /// Lets the pump send other lines about the host.
+    pub(super) fn store_host_lines(&mut self, host: HostLines) {
+        let settings = self.shared.settings.load();
+        if settings.format.host != host {
+            let mut format = settings.format.clone();
+            format.host = host;
+            self.store_settings(TargetSettings {
+                name: settings.name.clone(),
+                format,
+                filter: Arc::clone(&settings.filter),
+                names_cgroups: settings.names_cgroups,
+                pace: settings.pace,
+            });
+        }
+    }
+
+    /// Whether the names of cgroups are wanted.
+    pub(super) fn names_cgroups(&self) -> bool {
+        self.shared.settings.load().names_cgroups
     }
 
     /// A timer that has run out.
@@ -267,10 +294,19 @@ impl Life {
             _ => cause.to_owned(),
         };
         self.tell(&from, &to, &cause);
+        if self.is_in_trouble() {
+            self.last_error = Some(cause.clone());
+        }
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         self.history.push_back(TransitionStatus { unix_ms: unix_ms(), from, to, cause });
+    }
+
+    /// Whether it waits for something that does not come by itself in a moment.
+    fn is_in_trouble(&self) -> bool {
+        matches!(self.machine.state(), State::Waiting(reason)
+            if !matches!(reason.kind, WaitKind::Starting | WaitKind::Opening))
     }
 
     fn tell(&mut self, from: &str, to: &str, cause: &str) {
@@ -291,9 +327,7 @@ impl Life {
                 suppressed,
                 "The target sends."
             ),
-            (State::Waiting(reason), _)
-                if !matches!(reason.kind, WaitKind::Starting | WaitKind::Opening) =>
-            {
+            (State::Waiting(_), _) if self.is_in_trouble() => {
                 tracing::warn!(
                     target_name = name,
                     from,
@@ -357,8 +391,8 @@ impl Life {
             warnings: found.map(|way| self.warnings(way)).unwrap_or_default(),
             suspected: self.suspicion.records,
             transitions: self.history.iter().cloned().collect(),
-            live: Vec::new(),
-            last_error: None,
+            live: self.config.live.clone(),
+            last_error: self.last_error.clone(),
             account: self.shared.ledger.read().into(),
         }
     }

@@ -5,6 +5,8 @@
 //! Nothing here waits: looks, openings and closings run as tasks, and their outcomes come
 //! back as inputs. So a receiver that does not answer holds up no other.
 
+pub(super) mod extradata;
+mod messages;
 mod network;
 mod targets;
 
@@ -20,6 +22,7 @@ use tokio::{
     task::AbortHandle,
 };
 
+use self::{extradata::ExtraData, messages::Outgoing};
 use super::{
     life::{self, Life},
     link::PumpLink,
@@ -32,6 +35,7 @@ use super::{
 };
 use crate::{
     capture::wake::Waker,
+    extradata::cgroup::Walked,
     handover::ControlEnd,
     names::{NameChange, NameError, NameState, Names, Resolved},
     net::{MacSource, NetEvent, Resolver},
@@ -58,6 +62,8 @@ pub(super) enum Input {
     Opened(SocketId, Opened),
     /// The outcome of looking a target's name up, which may have another one by now.
     Named(usize, String, Result<Resolved, NameError>),
+    /// The names of the cgroups.
+    Walked(Walked),
 }
 
 /// What happened in the network, from whichever source noticed first.
@@ -86,6 +92,9 @@ pub struct Manager {
     /// Indices that the pump has a target for.
     places: [bool; TARGETS_MAX],
     host_format: HostFormat,
+    extradata: ExtraData,
+    messages: Outgoing,
+    started: Instant,
     link: PumpLink,
     sockets: Sockets,
     resolver: Resolver,
@@ -102,7 +111,7 @@ pub struct Manager {
 impl Manager {
     /// A manager without targets yet.
     pub(super) fn new(
-        host_format: HostFormat,
+        (host_format, extradata): (HostFormat, ExtraData),
         control: ControlEnd<Command, Returned>,
         pump: (Arc<Waker>, Arc<PumpStats>),
         resolver: Resolver,
@@ -115,6 +124,9 @@ impl Manager {
             leaving: BTreeMap::new(),
             places: [false; TARGETS_MAX],
             host_format,
+            extradata,
+            messages: Outgoing::default(),
+            started: Instant::now(),
             link: PumpLink::new(control, pump.0, pump.1),
             sockets: Sockets::new(sender.clone()),
             resolver,
@@ -142,9 +154,10 @@ impl Manager {
 
     fn next_deadline(&self) -> Instant {
         let timers = self.lives.values().flat_map(|life| life.timers.values().copied());
+        let keepalives = self.lives.values().filter_map(|life| life.keepalive_at);
         let names =
             self.lives.values().filter_map(|life| life.name.as_ref()).map(NameState::next_at);
-        timers.chain(names).chain([self.tick_at]).min().unwrap_or(self.tick_at)
+        timers.chain(keepalives).chain(names).chain([self.tick_at]).min().unwrap_or(self.tick_at)
     }
 
     fn take(&mut self, input: Input) {
@@ -164,6 +177,7 @@ impl Manager {
                     self.handle(target, Event::Changed);
                 }
             }
+            Input::Walked(walked) => self.walked(walked),
             Input::Opened(socket, outcome) => {
                 for ((target, ticket), outcome) in
                     self.sockets.opened(&mut self.link, socket, outcome)
@@ -243,6 +257,9 @@ impl Manager {
             let effects = life.machine.handle(event);
             life.forget_fallback_reason();
             life.note(&before, cause);
+            if before != State::Active && life.is_active() {
+                self.activated(target);
+            }
             for effect in effects {
                 self.perform(target, effect);
             }
@@ -316,6 +333,7 @@ impl Manager {
             }
         }
         self.ask_for_names(now);
+        self.keep_alive(now);
         if self.tick_at <= now {
             self.tick(now);
         }
@@ -347,7 +365,8 @@ impl Manager {
 
     fn tick(&mut self, now: Instant) {
         self.take_back();
-        let mut busy = !self.link.settle();
+        let mut busy = !self.link.settle() || self.messages.is_busy();
+        self.feed_tails();
         for (socket, errno) in self.sockets.failing(&self.link.stats) {
             self.socket_fails(socket, errno);
         }
@@ -373,6 +392,7 @@ impl Manager {
                 self.handle(target, Event::Stuck(Reason { kind: WaitKind::SocketDead, text }));
             }
         }
+        self.refresh_extradata(now);
         self.tick_at = now + if busy { TICK_BUSY } else { TICK };
     }
 
@@ -387,10 +407,9 @@ impl Manager {
                         life.log_account();
                     }
                 }
-                Returned::Route(_)
-                | Returned::Message(_)
-                | Returned::Tap(_)
-                | Returned::Recall(_) => {}
+                Returned::Message(_) => self.messages.came_back(),
+                Returned::Recall(recall) => self.recalled(&recall),
+                Returned::Route(_) | Returned::Tap(_) => {}
             }
         }
     }
@@ -425,12 +444,16 @@ impl Manager {
         self.link.send(Command::Stop { deadline_ns });
     }
 
+    fn in_order(&self) -> impl Iterator<Item = &Life> {
+        let mut lives: Vec<&Life> = self.lives.values().filter(|life| !life.removing).collect();
+        lives.sort_by_key(|life| life.order);
+        lives.into_iter()
+    }
+
     /// The state of all targets, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<TargetStatus> {
-        let mut lives: Vec<&Life> = self.lives.values().filter(|life| !life.removing).collect();
-        lives.sort_by_key(|life| life.order);
-        lives.into_iter().map(Life::status).collect()
+        self.in_order().map(Life::status).collect()
     }
 
     /// Logs the account of each target.

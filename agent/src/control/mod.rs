@@ -4,6 +4,7 @@
 //! control socket, and never waits for the pump.
 
 pub mod agent;
+mod desk;
 mod life;
 mod link;
 pub mod manager;

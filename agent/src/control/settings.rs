@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 
 use crate::{
     config,
+    extradata::{HostValues, template},
     ledger::SharedLedger,
-    netconsole::{Format, FormatKind, format::userdata},
-    pump::{PumpTarget, TargetSeed},
+    netconsole::{Format, FormatKind, Sysdata, SysdataKey, format::userdata},
+    pump::{PumpTarget, TARGETS_MAX, TargetSeed},
     target::{
         Pace, TargetSettings,
         filter::{Filter, FilterError, FilterSpec},
@@ -42,7 +43,7 @@ impl HostFormat {
         }
     }
 
-    fn format(&self, target: &config::Target) -> Format {
+    fn format(&self, target: &config::Target, host: &HostValues, userdata: Box<[u8]>) -> Format {
         let mut format = match target.format {
             FormatKind::Extended => Format::extended(&self.release),
             FormatKind::Basic => Format::basic(&self.release),
@@ -52,34 +53,49 @@ impl HostFormat {
         format.basic.time = self.time;
         format.basic.caller = self.shows_caller;
         format.basic.syslog_prefix = self.syslog_prefix;
-        let entries = target.userdata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        // The configuration was checked by the same function.
-        format.userdata = userdata(entries).unwrap_or_default();
+        format.userdata = userdata;
+        format.host = host.lines(target.sysdata);
         format
     }
 }
 
+/// The keys of all targets that are read from the host.
+pub(super) fn wanted_of<'a>(targets: impl Iterator<Item = &'a config::Target>) -> Sysdata {
+    targets.flat_map(|target| target.sysdata.keys()).collect()
+}
+
 /// Why a target's settings cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("target {target}: {source}")]
-pub struct SettingsError {
-    /// Name of the target.
-    pub target: String,
-    /// What is wrong with its filter.
-    #[source]
-    pub source: FilterError,
+pub enum SettingsError {
+    /// A filter that cannot be had.
+    #[error("target {target}: {source}")]
+    Filter {
+        /// Name of the target.
+        target: String,
+        /// What is wrong with it.
+        source: FilterError,
+    },
+    /// More targets than the pump holds.
+    #[error("{targets} targets are more than the {TARGETS_MAX} that an agent holds")]
+    TooMany {
+        /// So many.
+        targets: usize,
+    },
 }
 
 /// Makes the settings of all targets of one configuration.
 pub(super) struct SettingsMaker<'a> {
-    host: &'a HostFormat,
+    format: &'a HostFormat,
+    values: &'a HostValues,
     /// What was compiled so far: many targets have the same rules.
     filters: Vec<Arc<Filter>>,
+    /// What is left out of the extra data, and why.
+    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> SettingsMaker<'a> {
-    pub(super) fn new(host: &'a HostFormat) -> Self {
-        Self { host, filters: Vec::new() }
+    pub(super) fn new(format: &'a HostFormat, values: &'a HostValues) -> Self {
+        Self { format, values, filters: Vec::new(), warnings: Vec::new() }
     }
 
     /// The settings of one target. A filter that stays the same keeps what it remembers.
@@ -88,12 +104,44 @@ impl<'a> SettingsMaker<'a> {
         target: &config::Target,
         before: Option<&Arc<Filter>>,
     ) -> Result<TargetSettings, SettingsError> {
+        let userdata = self.userdata(target);
+        let filter = self.filter(target, before)?;
+        let names_cgroups = filter.needs_cgroup_path()
+            || target.sysdata.contains(SysdataKey::Cgroup)
+            || target.sysdata.contains(SysdataKey::Unit);
         Ok(TargetSettings {
             name: target.name.clone(),
-            format: self.host.format(target),
-            filter: self.filter(target, before)?,
+            format: self.format.format(target, self.values, userdata),
+            filter,
+            names_cgroups,
             pace: target.pace.map(|per_second| Pace { per_second, ..Pace::default() }),
         })
+    }
+
+    /// The lines of userdata, templates filled in. What has no value now is left out.
+    fn userdata(&mut self, target: &config::Target) -> Box<[u8]> {
+        let mut entries: Vec<(&str, String)> = Vec::new();
+        for (key, value) in &target.userdata {
+            let filled = match template::is_template(value) {
+                true => template::expand(value).map_err(|error| error.to_string()),
+                false => Ok(value.clone()),
+            };
+            let checked =
+                filled.and_then(|value| match userdata([(key.as_str(), value.as_str())]) {
+                    Ok(_) => Ok(value),
+                    Err(error) => Err(error.to_string()),
+                });
+            match checked {
+                Ok(value) => entries.push((key, value)),
+                Err(error) => self.warnings.push(format!(
+                    "target {}: userdata key `{key}` is left out: {error}",
+                    target.name
+                )),
+            }
+        }
+        let entries = entries.iter().map(|(key, value)| (*key, value.as_str()));
+        // The number of keys was checked with the configuration.
+        userdata(entries).unwrap_or_default()
     }
 
     fn filter(
@@ -113,7 +161,7 @@ impl<'a> SettingsMaker<'a> {
         if let Some(like) = self.filters.iter().find(|filter| *filter.spec() == spec) {
             return Ok(Arc::new(like.for_another_target()));
         }
-        let failed = |source| SettingsError { target: target.name.clone(), source };
+        let failed = |source| SettingsError::Filter { target: target.name.clone(), source };
         let filter = Arc::new(Filter::compile(spec).map_err(failed)?);
         self.filters.push(Arc::clone(&filter));
         Ok(filter)

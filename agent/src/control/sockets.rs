@@ -166,7 +166,8 @@ impl Sockets {
         let Place::Lent(egress) = self.open.get(&id)?.place else { return None };
         // Whether the headers can be made was checked when the way was found.
         let header = way.header().ok()?;
-        Some(Box::new(Route { egress, header, mtu_bytes: way.mtu_bytes() }))
+        let nic = way.nic().into_bytes().into();
+        Some(Box::new(Route { egress, header, mtu_bytes: way.mtu_bytes(), nic }))
     }
 
     /// A device is gone: its sockets serve nobody new. Returns them.

@@ -70,8 +70,7 @@ pub(super) struct WayOut {
     config: Arc<config::Target>,
 }
 
-/// Equal ways need nothing to be done. How old the neighbour entry is, and what a device is called
-/// now, makes no difference.
+/// Equal ways need nothing to be done. How old the neighbour entry is makes no difference.
 impl PartialEq for WayOut {
     fn eq(&self, other: &Self) -> bool {
         let frames = |way: &Self| {
@@ -79,7 +78,7 @@ impl PartialEq for WayOut {
             let hop = hop.map(|hop| (hop.src_mac, hop.dst_mac, hop.local, hop.mtu_bytes));
             (hop, way.remote, way.config.local_port)
         };
-        self.key() == other.key() && frames(self) == frames(other)
+        self.key() == other.key() && frames(self) == frames(other) && self.nic() == other.nic()
     }
 }
 
@@ -122,6 +121,16 @@ impl WayOut {
 
     pub(super) fn mtu_bytes(&self) -> u32 {
         self.hop.as_ref().map_or(MTU_UNKNOWN, |hop| hop.mtu_bytes)
+    }
+
+    /// Device and queue as the extra data names them: `eth0/0`; without a queue where the
+    /// kernel chooses.
+    pub(super) fn nic(&self) -> String {
+        let device = self.hop.as_ref().map(|hop| hop.ifname.as_str()).unwrap_or_default();
+        match self.kind() {
+            EgressKind::Xdp => format!("{device}/{}", self.config.queue),
+            _ => device.to_owned(),
+        }
     }
 
     /// The headers of this way's frames; `None` where the socket makes them.

@@ -75,6 +75,11 @@ impl HostLines {
             suspended_ns,
         }
     }
+
+    /// The lines that do not depend on the record.
+    pub fn fixed(&self) -> impl Iterator<Item = &[u8]> {
+        [&*self.before_uptime, &*self.after_uptime].into_iter()
+    }
 }
 
 /// Writes the lines of one record in their order.

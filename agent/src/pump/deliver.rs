@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
+use rtrb::Producer;
 
 use super::{
     BATCH, Pump, Returned, TargetSeed,
@@ -14,12 +15,17 @@ use super::{
 use crate::{
     capture::sequencer::MissingReason,
     egress::{Egress, Outcome, PushError, Tag},
+    extradata::CgroupNames,
     frame::HeaderTemplate,
     ledger::{Ledger, LostReason, SharedLedger},
     netconsole::{Encoder, Extras},
     record::Record,
     store::{Cursor, Entry, Store},
-    target::{Route, TargetSettings, filter::Decision, pace::Bucket},
+    target::{
+        Route, TargetSettings,
+        filter::{Decision, Filter, NOTICE_MAX_BYTES},
+        pace::Bucket,
+    },
 };
 
 /// Most records of one target in flight or given back: as many as the sockets that
@@ -54,6 +60,13 @@ struct Sendable {
     msgid: u32,
 }
 
+/// A record with what is added to it, and where it stands in the store.
+struct Said<'a> {
+    record: &'a Record<'a>,
+    extras: Extras<'a>,
+    cursor: Cursor,
+}
+
 /// What became of a record that was to be pushed.
 enum Pushed {
     InFlight,
@@ -61,8 +74,30 @@ enum Pushed {
     DoneWith,
 }
 
+/// Tells the control thread ids of cgroups whose names are not known.
+pub(super) struct Unnamed {
+    ids: Producer<u64>,
+    /// A storm of one group's records asks once.
+    last: u64,
+}
+
+impl Unnamed {
+    pub(super) fn new(ids: Producer<u64>) -> Self {
+        Self { ids, last: 0 }
+    }
+
+    fn ask(&mut self, id: u64) {
+        // If the queue is full, another record of that group will ask again.
+        if id != self.last && self.ids.push(id).is_ok() {
+            self.last = id;
+        }
+    }
+}
+
 /// What the targets share.
 pub(super) struct Shared<'a> {
+    pub(super) cgroups: &'a CgroupNames,
+    pub(super) unnamed: &'a mut Unnamed,
     pub(super) now_ns: u64,
     pub(super) store: &'a Store,
     pub(super) encoder: &'a mut Encoder,
@@ -203,6 +238,7 @@ impl PumpTarget {
     /// Goes through up to [`BATCH`] records, first those that are to be sent again,
     /// then those at the cursor; returns how many it is done with.
     pub(super) fn send(&mut self, index: usize, shared: &mut Shared<'_>) -> usize {
+        self.tell_notices(shared.now_ns);
         for done in 0..BATCH {
             if let Err(stop) = self.send_next(index, shared) {
                 self.stop = stop;
@@ -235,10 +271,12 @@ impl PumpTarget {
                 self.give_up(reason, count)
             }
             Entry::Record(record) => {
-                if again.is_none() && !self.wants(&record, shared) {
+                let extras = self.extras(&record, shared);
+                if again.is_none() && !self.wants(&record, &extras, shared) {
                     self.filter()
                 } else {
-                    self.push(index, &record, cursor, again.map(|again| again.msgid), shared)?
+                    let said = Said { record: &record, extras, cursor };
+                    self.push(index, &said, again.map(|again| again.msgid), shared)?
                 }
             }
         };
@@ -250,16 +288,47 @@ impl PumpTarget {
         Ok(())
     }
 
+    /// The names of the record's cgroup, if they are wanted and known.
+    fn extras<'a>(&mut self, record: &Record<'_>, shared: &mut Shared<'a>) -> Extras<'a> {
+        let id = record.context.map_or(0, |context| context.cgroup_id);
+        if id == 0 || !self.settings.load().names_cgroups {
+            return Extras::default();
+        }
+        match shared.cgroups.get(id) {
+            Some((path, unit)) => {
+                Extras { cgroup: Some(path), unit: Some(unit), ..Extras::default() }
+            }
+            None => {
+                shared.unnamed.ask(id);
+                Extras::default()
+            }
+        }
+    }
+
     /// Whether a record is to be sent. A filter is asked once for each, since it counts.
-    fn wants(&mut self, record: &Record<'_>, shared: &Shared<'_>) -> bool {
+    fn wants(&mut self, record: &Record<'_>, extras: &Extras<'_>, shared: &Shared<'_>) -> bool {
         if self.admitted_seq != Some(record.seq) {
             let filter = &self.settings.load().filter;
-            if filter.decide(record, None, shared.now_ns) == Decision::Filter {
+            if filter.decide(record, extras.cgroup, shared.now_ns) == Decision::Filter {
                 return false;
             }
             self.admitted_seq = Some(record.seq);
         }
         true
+    }
+
+    /// Takes what the filter has to say about periods that are over; it is sent like a message.
+    fn tell_notices(&mut self, now_ns: u64) {
+        let settings = self.settings.load();
+        let due = |filter: &Filter| filter.notice_due_ns().is_some_and(|due_ns| due_ns <= now_ns);
+        if self.route.is_none() || !self.messages.has_room_for_notice() || !due(&settings.filter) {
+            return;
+        }
+        if let Some(notice) = settings.filter.take_notice(now_ns) {
+            let mut text = [0; NOTICE_MAX_BYTES];
+            let text = notice.write(&mut text);
+            self.messages.set_notice(text, &settings.format.userdata);
+        }
     }
 
     /// Pushes the next message.
@@ -269,14 +338,14 @@ impl PumpTarget {
         let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
             return Err(Stop::Done);
         };
-        let Some(message) = messages.next() else { return Ok(()) };
+        let Some((number, message)) = messages.next() else { return Ok(()) };
         if let Some(pace) = self.settings.load().pace {
             self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
         }
         let tag = Datagram {
             target: index,
             generation: self.generation,
-            seq_low: message.number,
+            seq_low: number,
             first: true,
             last: true,
             approximated: false,
@@ -284,8 +353,8 @@ impl PumpTarget {
         };
         let pushed = egress.push(tag.into(), route.mtu_bytes, &mut |slot| {
             route.fill(slot, *ip_id, tap, |payload| {
-                let len = message.payload.len().min(payload.len());
-                payload[..len].copy_from_slice(&message.payload[..len]);
+                let len = message.len().min(payload.len());
+                payload[..len].copy_from_slice(&message[..len]);
                 len
             })
         });
@@ -309,11 +378,11 @@ impl PumpTarget {
     fn push(
         &mut self,
         index: usize,
-        record: &Record<'_>,
-        cursor: Cursor,
+        said: &Said<'_>,
         old_msgid: Option<u32>,
         shared: &mut Shared<'_>,
     ) -> Result<Pushed, Stop> {
+        let Said { record, extras, cursor } = *said;
         let route = self.route.as_deref().ok_or(Stop::Done)?;
         let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
             return Err(Stop::Done);
@@ -334,8 +403,12 @@ impl PumpTarget {
             self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
         }
         let msgid = old_msgid.unwrap_or(self.msgid.wrapping_add(1));
-        let mut datagrams =
-            shared.encoder.encode(record, &settings.format, msgid, &Extras::default());
+        let mut datagrams = shared.encoder.encode(
+            record,
+            &settings.format,
+            msgid,
+            &Extras { nic: &route.nic, ..extras },
+        );
         let count = datagrams.count();
         if count == 0 {
             // The basic format shows no line of it, as on the kernel's consoles.
@@ -449,8 +522,9 @@ impl Route {
 impl Pump {
     /// Sends what the targets have not got yet; returns how many entries moved.
     pub(super) fn deliver(&mut self, now_ns: u64) -> usize {
-        let Self { targets, store, encoder, egresses, handover, .. } = self;
-        let mut shared = Shared { now_ns, store, encoder, egresses };
+        let Self { targets, store, encoder, egresses, handover, cgroups, unnamed, .. } = self;
+        let cgroups = cgroups.load();
+        let mut shared = Shared { now_ns, store, encoder, egresses, cgroups, unnamed };
         let mut moved = 0;
         for (index, target) in targets.iter_mut().enumerate() {
             let Some(target) = target else { continue };
@@ -487,7 +561,7 @@ impl PumpTarget {
     fn settle_message(&mut self, number: u32, outcome: Option<Outcome>) -> Option<Box<Message>> {
         match outcome {
             None => {
-                self.messages.given_back(number);
+                self.ledger.messages_lost += u64::from(!self.messages.given_back(number));
                 return None;
             }
             Some(Outcome::Sent) => self.ledger.messages += 1,

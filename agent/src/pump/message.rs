@@ -1,4 +1,5 @@
-//! Messages to one target that are no records: from operators, keepalives.
+//! Messages to one target that are no records: from operators, keepalives, and notices of the
+//! pump's own.
 //!
 //! They come composed, wait here until the target has a way, and go out before its next
 //! record. They have no place in the order of seq and in the account of the records, and are
@@ -6,13 +7,21 @@
 
 use std::collections::VecDeque;
 
+use crate::{
+    message::{Kind, compose_into},
+    netconsole::DATAGRAM_MAX_BYTES,
+};
+
 /// Most messages of one target that wait or are in flight.
 const MESSAGES_MAX: usize = 32;
+
+/// Number of a notice.
+const NOTICE: u32 = u32::MAX;
 
 /// A composed message.
 #[derive(Debug)]
 pub struct Message {
-    /// Grows from message to message.
+    /// Grows from message to message; `u32::MAX` is taken.
     pub number: u32,
     /// The datagram's payload.
     pub payload: Box<[u8]>,
@@ -24,11 +33,21 @@ pub(super) struct Messages {
     in_flight: usize,
     /// One that cannot be sent, until it is given back.
     refused: Option<Box<Message>>,
+    /// A notice that is still to be sent; it is copied into the socket, and not sent again if
+    /// that is retired.
+    notice: Box<[u8; DATAGRAM_MAX_BYTES]>,
+    notice_bytes: usize,
 }
 
 impl Messages {
     pub(super) fn new() -> Self {
-        Self { queue: VecDeque::with_capacity(MESSAGES_MAX), in_flight: 0, refused: None }
+        Self {
+            queue: VecDeque::with_capacity(MESSAGES_MAX),
+            in_flight: 0,
+            refused: None,
+            notice: Box::new([0; DATAGRAM_MAX_BYTES]),
+            notice_bytes: 0,
+        }
     }
 
     /// Takes a message, or gives it back if there are too many.
@@ -40,22 +59,47 @@ impl Messages {
         Ok(())
     }
 
-    /// The next one to be sent.
-    pub(super) fn next(&self) -> Option<&Message> {
+    /// Whether another notice may be made.
+    pub(super) fn has_room_for_notice(&self) -> bool {
+        self.notice_bytes == 0
+    }
+
+    /// Makes a notice, which goes out before all else.
+    pub(super) fn set_notice(&mut self, text: &[u8], extra: &[u8]) {
+        let notice = &mut self.notice[..];
+        // Much extra data may leave no room; the text always has it.
+        self.notice_bytes = compose_into(notice, Kind::Notice, text, extra)
+            .or_else(|_| compose_into(notice, Kind::Notice, text, &[]))
+            .unwrap_or(0);
+    }
+
+    /// Number and payload of the next one to be sent.
+    pub(super) fn next(&self) -> Option<(u32, &[u8])> {
+        if self.notice_bytes > 0 {
+            return Some((NOTICE, &self.notice[..self.notice_bytes]));
+        }
         if self.refused.is_some() {
             return None;
         }
-        self.queue.get(self.in_flight).map(|message| &**message)
+        self.queue.get(self.in_flight).map(|message| (message.number, &*message.payload))
     }
 
     /// The next one was pushed.
     pub(super) fn pushed(&mut self) {
-        self.in_flight += 1;
+        if self.notice_bytes > 0 {
+            self.notice_bytes = 0;
+        } else {
+            self.in_flight += 1;
+        }
     }
 
     /// The next one cannot be sent this way.
     pub(super) fn refuse_next(&mut self) {
-        self.refused = self.queue.remove(self.in_flight);
+        if self.notice_bytes > 0 {
+            self.notice_bytes = 0;
+        } else {
+            self.refused = self.queue.remove(self.in_flight);
+        }
     }
 
     /// One that could not be sent.
@@ -70,8 +114,9 @@ impl Messages {
         self.queue.remove(at)
     }
 
-    /// A socket that is retired gives one back: it is sent again, before newer ones.
-    pub(super) fn given_back(&mut self, number: u32) {
+    /// A socket that is retired gives one back: it is sent again, before newer ones. False for a
+    /// notice, which is not.
+    pub(super) fn given_back(&mut self, number: u32) -> bool {
         if let Some(at) = self.in_flight(number)
             && let Some(message) = self.queue.remove(at)
         {
@@ -81,6 +126,7 @@ impl Messages {
             // There is room: it was taken out just now.
             self.queue.insert(self.in_flight + older, message);
         }
+        number != NOTICE
     }
 
     fn in_flight(&self, number: u32) -> Option<usize> {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use rtrb::Consumer;
+use rtrb::{Consumer, Producer};
 
 use super::{EGRESS_MAX, PumpTarget, message::Message, recall::Recall, tap::Tap};
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         wake::Waker,
     },
     egress::Egress,
+    extradata::CgroupNames,
     handover::PumpEnd,
     ledger::SharedLedger,
     store::Store,
@@ -166,6 +167,10 @@ pub struct PumpParts {
     pub store: Store,
     /// Commands and returns.
     pub handover: PumpEnd<Command, Returned>,
+    /// Names of cgroups by their ids.
+    pub cgroups: Arc<ArcSwap<CgroupNames>>,
+    /// Ids of cgroups whose names are not known.
+    pub unnamed: Producer<u64>,
     /// What the pump publishes about itself.
     pub stats: Arc<PumpStats>,
 }

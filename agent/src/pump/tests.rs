@@ -47,7 +47,13 @@ fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
     format.sysdata = [SysdataKey::Msgid].into_iter().collect();
     let filter =
         Filter::compile(FilterSpec { max_level, facilities: None, rules: vec![], rate: None });
-    TargetSettings { name: "test".to_owned(), format, filter: Arc::new(filter.unwrap()), pace }
+    TargetSettings {
+        name: "test".to_owned(),
+        format,
+        filter: Arc::new(filter.unwrap()),
+        names_cgroups: false,
+        pace,
+    }
 }
 
 fn seed(settings: TargetSettings, ledger: &Arc<SharedLedger>) -> Box<PumpTarget> {
@@ -71,6 +77,8 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
         sequencer: Sequencer::new(RingContent::Nothing, 0, 0, false),
         store: Store::new(store_bytes, 0),
         handover: pump_end,
+        cgroups: Arc::default(),
+        unnamed: RingBuffer::new(8).0,
         stats: Arc::clone(&stats),
     });
     let mut control = Control { end, kmsg: producer, waker, stats, ledgers };
@@ -97,7 +105,7 @@ impl Control {
     }
 
     fn bind(&mut self, target: usize, egress: usize) {
-        let route = Box::new(Route { egress, header: None, mtu_bytes: 1500 });
+        let route = Box::new(Route { egress, header: None, mtu_bytes: 1500, nic: Box::default() });
         self.send(Command::Bind { target, route });
     }
 

@@ -22,6 +22,8 @@ pub struct TargetSettings {
     pub format: Format,
     /// Which records are sent.
     pub filter: Arc<Filter>,
+    /// Whether the filter or the format asks for the names of cgroups.
+    pub names_cgroups: bool,
     /// How fast; `None` is as fast as the sockets take it.
     pub pace: Option<Pace>,
 }
@@ -33,6 +35,7 @@ impl TargetSettings {
         self.name == other.name
             && self.format == other.format
             && Arc::ptr_eq(&self.filter, &other.filter)
+            && self.names_cgroups == other.names_cgroups
             && self.pace == other.pace
     }
 }
@@ -46,4 +49,6 @@ pub struct Route {
     pub header: Option<HeaderTemplate>,
     /// Longest IP packet on this way, in bytes; for a socket that takes whole frames.
     pub mtu_bytes: u32,
+    /// Device and queue, as the extra data names them (`eth0/0`); empty if not known.
+    pub nic: Box<[u8]>,
 }

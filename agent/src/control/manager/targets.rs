@@ -10,8 +10,9 @@ use crate::{
     control::{
         life::Life,
         protocol::Reply,
-        settings::{Prepared, SettingsError, SettingsMaker},
+        settings::{Prepared, SettingsError, SettingsMaker, wanted_of},
     },
+    extradata::HostValues,
     pump::{Command, TARGETS_MAX},
     target::{
         TargetSettings,
@@ -29,21 +30,26 @@ impl Manager {
     }
 
     /// Makes the targets those of another configuration. Who stays keeps its socket, sequence,
-    /// counters and place in the record store.
+    /// counters and place in the record store. Returns what is odd.
     ///
     /// # Errors
     /// If some settings cannot be made; then nothing is changed.
     pub(in crate::control) fn apply(
         &mut self,
         targets: &[config::Target],
-    ) -> Result<(), SettingsError> {
+    ) -> Result<Vec<String>, SettingsError> {
+        let wanted = wanted_of(targets.iter());
+        let values = HostValues::read(wanted);
         let host_format = self.host_format.clone();
-        let mut maker = SettingsMaker::new(&host_format);
+        let mut maker = SettingsMaker::new(&host_format, &values);
         let mut all = Vec::new();
         for wanted in targets {
             let id = self.id_of(&wanted.name);
             let before = id.and_then(|id| self.lives.get(&id)).map(Life::filter);
             all.push((id, wanted, maker.settings(wanted, before.as_ref())?));
+        }
+        if all.len() > TARGETS_MAX {
+            return Err(SettingsError::TooMany { targets: all.len() });
         }
         for target in self.ids() {
             let is_wanted = all.iter().any(|(id, ..)| *id == Some(target));
@@ -62,7 +68,9 @@ impl Manager {
             }
         }
         self.remove_ended();
-        Ok(())
+        let warnings = maker.warnings;
+        (self.extradata.wanted, self.extradata.values) = (wanted, values);
+        Ok(warnings)
     }
 
     fn add(&mut self, order: usize, wanted: &config::Target, settings: TargetSettings) {
@@ -163,7 +171,12 @@ impl Manager {
         }
     }
 
-    fn named(&self, name: Option<&str>) -> Result<Vec<usize>, String> {
+    /// The names of all targets, in the order of the configuration.
+    pub(in crate::control) fn names(&self) -> Vec<String> {
+        self.in_order().map(|life| life.config.name.clone()).collect()
+    }
+
+    pub(super) fn named(&self, name: Option<&str>) -> Result<Vec<usize>, String> {
         let wanted =
             |life: &Life| !life.removing && name.is_none_or(|name| life.config.name == name);
         let wanted = self.lives.iter().filter(|(_, life)| wanted(life));
