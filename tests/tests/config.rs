@@ -30,9 +30,13 @@ fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
 }
 
+/// Looks at the text alone.
 fn check(file: &Path) -> Output {
-    let arguments = ["check", "--config"];
-    Command::new(binary()).args(arguments).arg(file).output().expect("run check")
+    agent(&["check", "--offline", "--config"], file)
+}
+
+fn agent(arguments: &[&str], file: &Path) -> Output {
+    Command::new(binary()).args(arguments).arg(file).output().expect("run the agent")
 }
 
 fn check_text(text: &str) -> Output {
@@ -81,6 +85,104 @@ fn a_warning_is_no_failure() {
     let output = check_text("[target.x]\nremote = \"192.0.2.1\"\negress = \"udp\"\nqueue = 1\n");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("warning: `queue`"), "{output:?}");
+}
+
+#[test]
+fn strict_accepts_no_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("agent.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("write the configuration");
+    let strict = || agent(&["check", "--offline", "--strict", "--config"], &file);
+    write("[target.x]\nremote = \"192.0.2.1\"\negress = \"udp\"\nqueue = 1\n");
+    let output = strict();
+    assert_eq!(output.status.code(), Some(EX_CONFIG), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: `queue`"), "{output:?}");
+    write("[target.x]\nremote = \"192.0.2.1\"\n");
+    assert_eq!(strict().status.code(), Some(0));
+}
+
+#[test]
+fn what_this_host_does_not_have_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("agent.toml");
+    let text = "[agent]\ncontrol_group = \"no-such-group\"\n[target.x]\nremote = \"192.0.2.1\"\n\
+                device = \"nosuchdev\"\n[target.y]\nremote = \"no-such-name.invalid\"\n\
+                device = \"lo\"\n";
+    std::fs::write(&file, text).expect("write the configuration");
+    let output = agent(&["check", "--config"], &file);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for wanted in ["agent.toml:2:17", "no group", "agent.toml:5:10", "no device", "agent.toml:7:10"]
+    {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert_eq!(said.matches("warning: ").count(), 3, "{said}");
+    let output = agent(&["check", "--strict", "--config"], &file);
+    assert_eq!(output.status.code(), Some(EX_CONFIG), "{output:?}");
+    assert!(check(&file).stderr.is_empty());
+}
+
+/// A folder with a main file and drop-ins.
+fn layers(main: &str, drop_ins: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("agent.toml");
+    std::fs::write(&file, main).expect("write the configuration");
+    std::fs::create_dir(folder.path().join("targets.d")).expect("make the folder");
+    for (name, text) in drop_ins {
+        let file = folder.path().join("targets.d").join(name);
+        std::fs::write(file, text).expect("write a drop-in");
+    }
+    (folder, file)
+}
+
+#[test]
+fn the_problems_of_all_files_are_told() {
+    let (_folder, file) = layers(
+        "[agent]\nstore = 1\n[target.a]\nremote = \"192.0.2.1\"\n",
+        &[
+            ("10.toml", "[target.b]\nremote = 1\n"),
+            ("20.toml", "[target.a]\nremote = \"192.0.2.2\"\n"),
+            ("30.txt", "not TOML"),
+        ],
+    );
+    let output = check(&file);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(EX_CONFIG), "{said}");
+    for wanted in ["agent.toml:2:9", "10.toml:2:10", "20.toml:1:9", "two targets", "agent.toml:3:9"]
+    {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert!(!said.contains("30.txt"), "{said}");
+}
+
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let (folder, file) = layers(
+        "[defaults]\nmax_level = \"err\"\n",
+        &[("a.toml", "[target.a]\nremote = \"192.0.2.1\"\n[target.a.userdata]\nrack = \"r1\"\n")],
+    );
+    let output = agent(&["config", "show", "--config"], &file);
+    let shown = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(shown.contains(&format!("max_level = \"err\"  # {}:2\n", file.display())), "{shown}");
+    assert!(shown.contains("targets.d/a.toml:4\n"), "{shown}");
+    let again = folder.path().join("again/agent.toml");
+    std::fs::create_dir(folder.path().join("again")).expect("make the folder");
+    std::fs::write(&again, &shown).expect("write what was shown");
+    let (first, second) =
+        (netconsole_agent::config::load(&file), netconsole_agent::config::load(&again));
+    assert_eq!(first.expect("the first"), second.expect("the second"));
+    let output = agent(&["config", "show", "--json", "--config"], &file);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["targets"]["a"]["userdata"]["rack"]["line"], 4, "{json}");
+    assert_eq!(json["targets"]["a"]["pace"]["source"], "default", "{json}");
+}
+
+#[test]
+fn the_printed_example_is_what_is_shipped() {
+    let output =
+        Command::new(binary()).args(["config", "example"]).output().expect("print the example");
+    let shipped = std::fs::read(configs().join("agent.toml")).expect("read the example");
+    assert_eq!(output.stdout, shipped);
 }
 
 fn unit() -> String {

@@ -4,6 +4,7 @@
 //! (`EX_CONFIG`, sysexits.h).
 
 mod check;
+mod config;
 mod doctor;
 mod filter;
 pub mod logging;
@@ -50,6 +51,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check a configuration and do nothing else.
     Check(check::CheckArgs),
+    /// Show the configuration, or an example of one.
+    Config(config::ConfigArgs),
     /// Tell what this host can do for the agent, and what is in the way.
     Doctor(doctor::DoctorArgs),
     /// Show what a running agent does.
@@ -114,7 +117,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(&args).map(done),
-        Command::Check(args) => check::run(&args).map(done),
+        Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args).map(done),
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args).map(done),
         Command::Target(args) => target::run(args).map(done),

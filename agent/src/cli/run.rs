@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{DEFAULT_CONFIG, logging};
-use crate::{config, control::agent::Agent};
+use super::logging;
+use crate::{
+    config::{Place, Sources},
+    control::agent::Agent,
+};
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -15,18 +18,20 @@ use crate::{config, control::agent::Agent};
                   NETCONSOLE_AGENT_LOG sets the level of the agent's own log, such as debug."
 )]
 pub(super) struct RunArgs {
-    /// The configuration.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-    config: PathBuf,
+    /// The configuration, with targets.d/*.toml beside it [default: agent.toml and targets.d/*.toml
+    /// in /usr/lib/, /run/ and /etc/netconsole-agent].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let config = config::load(&args.config)?;
+    let sources = Sources::read(&Place::of(args.config.as_deref()))?;
+    let config = sources.check()?;
     logging::start();
     if !config.warnings.problems.is_empty() {
         tracing::warn!("The configuration has doubtful settings:\n{}", config.warnings.report);
     }
-    let agent = Agent::start(config)?;
+    let agent = Agent::start(sources, config)?;
     // The threads exist; the runtime of the control thread adds none.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -2,28 +2,27 @@
 //! record. The limits are those of the kernel's netconsole
 //! ([`format::userdata`]) and of its receivers.
 
-use std::ops::Range;
-
-use super::table::Table;
-use crate::netconsole::{FormatKind, Sysdata, SysdataKey, format};
+use super::{
+    keys::{SYSDATA, USERDATA},
+    places::inside,
+    table::Table,
+};
+use crate::{
+    extradata::template_syntax::{Piece, SyntaxError, pieces},
+    netconsole::{Sysdata, SysdataKey, format},
+};
 
 /// Text and extra data together must stay below this, for netconsd to put the
 /// fragments together again (`NCRX_LINE_MAX`, ncrx.h of netconsd).
 const RECEIVER_MAX_BYTES: usize = 8192;
 /// Most bytes of one record's body on kernels from 6.3 on (`PRINTK_MESSAGE_MAX`).
 const BODY_MAX_BYTES: usize = 2048;
-/// Most bytes that all sysdata lines need: cpu, taskname, release, msgid.
-const SYSDATA_MAX_BYTES: usize = 160;
-/// What is left for userdata.
-const USERDATA_MAX_BYTES: usize = RECEIVER_MAX_BYTES - 1 - BODY_MAX_BYTES - SYSDATA_MAX_BYTES;
+/// What is left for extra data.
+const EXTRA_MAX_BYTES: usize = RECEIVER_MAX_BYTES - 1 - BODY_MAX_BYTES;
 
-pub(super) fn userdata(
-    table: &mut Table<'_, '_>,
-    format: FormatKind,
-    sysdata: Sysdata,
-) -> Vec<(String, String)> {
-    let Some((entries, span)) = table.table("userdata") else { return Vec::new() };
-    needs_extended(table, format, "userdata", span.clone());
+/// Reads `userdata`: each line by itself.
+pub(super) fn userdata(table: &mut Table<'_, '_>, sysdata: Sysdata) -> Vec<(String, String)> {
+    let Some((entries, _)) = table.table(USERDATA) else { return Vec::new() };
     let mut pairs = Vec::new();
     for (key, value) in entries {
         let name = key.get_ref().as_ref();
@@ -31,7 +30,15 @@ pub(super) fn userdata(
             table.problem(value.span(), "a userdata value must be a string in quotes", None);
             continue;
         };
-        if let Err(error) = format::userdata([(name, text)]) {
+        let plain = match plain_text(text) {
+            Ok(plain) => plain,
+            Err(error) => {
+                let help = "\"{file:/etc/rack}\" or \"{env:JOB}\"".to_owned();
+                table.problem(inside(value.span(), text, error.span), error.message, help);
+                continue;
+            }
+        };
+        if let Err(error) = format::userdata([(name, plain.as_str())]) {
             table.problem(key.span(), error.to_string(), None);
             continue;
         }
@@ -47,38 +54,58 @@ pub(super) fn userdata(
         }
         pairs.push((name.to_owned(), text.to_owned()));
     }
-    match format::userdata(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
-        Ok(lines) if lines.len() > USERDATA_MAX_BYTES => {
+    pairs
+}
+
+/// A value without its templates.
+fn plain_text(value: &str) -> Result<String, SyntaxError> {
+    let text = |piece| if let Piece::Text(text) = piece { text } else { "" };
+    Ok(pieces(value)?.into_iter().map(text).collect())
+}
+
+/// Checks whether receivers take all lines together.
+pub(super) fn check_size(
+    table: &mut Table<'_, '_>,
+    userdata: &[(String, String)],
+    sysdata: Sysdata,
+) {
+    let Some(span) = table.place(USERDATA) else { return };
+    // What a template will be is not known.
+    let longest = "x".repeat(format::USERDATA_VALUE_MAX_BYTES);
+    let is_plain = |value: &str| plain_text(value).is_ok_and(|plain| plain == value);
+    let value = |value| if is_plain(value) { value } else { longest.as_str() };
+    let lines = userdata.iter().map(|(key, text)| (key.as_str(), value(text.as_str())));
+    match format::userdata(lines) {
+        Ok(lines) if lines.len() + sysdata.max_bytes() > EXTRA_MAX_BYTES => {
             let message = format!(
                 "the userdata has {} bytes; with a text of up to {BODY_MAX_BYTES} and sysdata of \
-                 up to {SYSDATA_MAX_BYTES} that exceeds what netconsd puts together, which is less \
-                 than {RECEIVER_MAX_BYTES}",
-                lines.len()
+                 up to {} that exceeds what netconsd puts together, which is less than \
+                 {RECEIVER_MAX_BYTES}",
+                lines.len(),
+                sysdata.max_bytes()
             );
-            let help = format!("at most {USERDATA_MAX_BYTES} bytes of userdata");
+            let most = EXTRA_MAX_BYTES.saturating_sub(sysdata.max_bytes());
+            let help = format!(
+                "at most {most} bytes of userdata, where a template counts as {} bytes",
+                format::USERDATA_VALUE_MAX_BYTES
+            );
             table.problem(span, message, help);
         }
         Ok(_) => {}
         Err(error) => table.problem(span, error.to_string(), None),
     }
-    pairs
 }
 
-pub(super) fn sysdata(table: &mut Table<'_, '_>, format: FormatKind) -> Sysdata {
-    let Some((entries, span)) = table.table("sysdata") else { return Sysdata::default() };
-    needs_extended(table, format, "sysdata", span.clone());
-    let mut inner = table.inner(entries, "sysdata", span);
+/// Reads `sysdata`.
+pub(super) fn sysdata(table: &mut Table<'_, '_>) -> Sysdata {
+    let Some((entries, span)) = table.table(SYSDATA) else { return Sysdata::default() };
+    let known = SysdataKey::ALL.into_iter().map(SysdataKey::name).collect();
+    let name = table.inner_name(SYSDATA);
+    let mut inner = table.inner(entries, name, span, known);
     let wanted = SysdataKey::ALL
         .into_iter()
         .filter(|key| inner.bool(key.name()).is_some_and(|(on, _)| on))
         .collect();
     inner.finish();
     wanted
-}
-
-fn needs_extended(table: &mut Table<'_, '_>, format: FormatKind, what: &str, span: Range<usize>) {
-    if format == FormatKind::Basic {
-        let message = format!("`{what}` needs the extended format, as in the kernel's netconsole");
-        table.problem(span, message, None);
-    }
 }

@@ -1,27 +1,43 @@
-//! The configuration: one TOML file, read whole and checked whole.
+//! The configuration: TOML files in layers, read whole and checked whole.
 //!
-//! [`parse`] turns text into [`Config`], or into a report of everything that is wrong
-//! with it, each problem at its place. It looks at the text alone: whether a
-//! device exists is not its business. The keys are those of the README.
+//! [`Sources`] holds the texts (`agent.toml`, the drop-ins, what was changed live), and turns
+//! them into [`Config`], or into a report of everything that is wrong with them, each problem
+//! at its place. It looks at the text alone, unless it is asked to look at this host, too
+//! ([`Sources::check_on_host`]). All keys are defined in `keys.rs`.
 
 mod address;
 mod diagnostic;
+mod duplicate;
+mod example;
 mod extradata;
+mod files;
+mod filter;
+mod host;
+mod keys;
+mod live;
+mod merge;
 mod pace;
+mod places;
 mod read;
 mod remote;
+mod show;
+mod source;
 mod table;
+mod target;
+mod values;
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-pub use diagnostic::{ConfigError, Diagnostic, Severity, Warnings};
+pub use diagnostic::{ConfigError, Diagnostic, OtherPlace, Severity, Warnings};
+pub use example::example;
+pub use live::LiveChange;
 pub use remote::Remote;
+pub use show::Shown;
+pub use source::{Place, Role, Source, Sources};
 
 use crate::{
     capture::Choice,
@@ -39,16 +55,15 @@ pub const DEFAULT_LOCAL_PORT: u16 = 6665;
 /// them netconsd's receive buffer (200 KB) lost nothing.
 pub const DEFAULT_PACE_PER_SECOND: u32 = 20_000;
 
-/// Most bytes of a file that is read: more is not a configuration.
-const FILE_MAX_BYTES: u64 = 1 << 20;
-
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `[agent]`.
     pub agent: Agent,
-    /// `[target.NAME]`, in the order of the file.
+    /// `[target.NAME]`, in the order of the files; then those that were added live.
     pub targets: Vec<Target>,
+    /// Targets of the files that were removed live.
+    pub removed: Vec<String>,
     /// What is probably not meant so.
     pub warnings: Warnings,
 }
@@ -121,45 +136,21 @@ pub struct Target {
     /// Most datagrams per second in the long run; no limit if `None`.
     pub pace: Option<u32>,
     /// Keys and values that are added to each record, in the order of the file. A value may be
-    /// a template: `{file:/etc/rack}`, `{env:JOB}`.
+    /// a template ([`crate::extradata::template_syntax`]): `{file:/etc/rack}`, `{env:JOB}`.
     pub userdata: Vec<(String, String)>,
     /// Lines that the agent adds by itself.
     pub sysdata: Sysdata,
+    /// Keys that were changed live (`max_level`, `userdata.rack`, also one that was removed);
+    /// all of its keys, `remote` included, if the target itself was added live.
+    pub live: Vec<String>,
 }
 
-/// Reads and checks a file.
+/// Reads and checks a file and the drop-ins beside it.
 ///
 /// # Errors
-/// If it cannot be read, or with everything that is wrong in it.
+/// If a file cannot be read, or with everything that is wrong in them.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text =
-        read_text(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&text, &path.display().to_string())
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_MAX_BYTES {
-        return Err(io::Error::other(format!("the file has more than {FILE_MAX_BYTES} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("the file is not UTF-8 text"))
-}
-
-/// Checks text; `file` is the name that the report uses.
-///
-/// # Errors
-/// With everything that is wrong in it.
-pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
-    let (mut config, findings) = read::config(text);
-    let (problems, warnings) = findings.split();
-    if !problems.is_empty() {
-        let report = diagnostic::render(&problems, text, file);
-        return Err(ConfigError::Invalid { report, problems });
-    }
-    config.warnings =
-        Warnings { report: diagnostic::render(&warnings, text, file), problems: warnings };
-    Ok(config)
+    Sources::read(&Place::File(path.to_owned()))?.check()
 }
 
 #[cfg(test)]

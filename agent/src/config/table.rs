@@ -1,21 +1,22 @@
 //! Reading a TOML table key by key, noting every problem at its place.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::diagnostic::Findings;
+use super::{diagnostic::Findings, keys::Key};
+use crate::target::filter::spec::Rule;
 
-/// A table whose keys are taken one after the other; what is left is unknown.
+/// A table whose keys are taken one after the other; what has no definition is unknown.
 pub(super) struct Table<'t, 'p> {
     table: &'t DeTable<'t>,
     name: String,
     /// Where the table itself is, for what is missing in it.
     pub(super) span: Range<usize>,
-    known: BTreeSet<&'static str>,
+    known: Vec<&'static str>,
     findings: &'p mut Findings,
 }
 
@@ -27,9 +28,11 @@ impl<'t, 'p> Table<'t, 'p> {
         table: &'t DeTable<'t>,
         name: String,
         span: Range<usize>,
+        keys: &'static [Key],
         findings: &'p mut Findings,
     ) -> Self {
-        Self { table, name, span, known: BTreeSet::new(), findings }
+        let known = keys.iter().map(|key| key.name).collect();
+        Self { table, name, span, known, findings }
     }
 
     pub(super) fn problem(
@@ -39,6 +42,27 @@ impl<'t, 'p> Table<'t, 'p> {
         help: impl Into<Option<String>>,
     ) {
         self.findings.problem(span, message.into(), help.into());
+    }
+
+    /// A problem that has to do with another place as well.
+    pub(super) fn problem_with(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        other: (Range<usize>, &str),
+    ) {
+        let others = vec![(other.0, other.1.to_owned())];
+        self.findings.problem_with(span, message.into(), None, others);
+    }
+
+    /// Whether these rules were found to be possible before.
+    pub(super) fn is_known_filter(&self, rules: &[Rule]) -> bool {
+        self.findings.good_filters.iter().any(|good| good == rules)
+    }
+
+    /// These rules are possible.
+    pub(super) fn know_filter(&mut self, rules: &[Rule]) {
+        self.findings.good_filters.push(rules.to_vec());
     }
 
     /// Notes that a key which is needed is not there.
@@ -52,8 +76,13 @@ impl<'t, 'p> Table<'t, 'p> {
 
     /// The value of a key, whatever its type.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'t>> {
-        self.known.insert(key);
+        debug_assert!(self.known.contains(&key), "{key} has no definition");
         self.table.get(key)
+    }
+
+    /// Where the value of a key is.
+    pub(super) fn place(&mut self, key: &'static str) -> Option<Range<usize>> {
+        self.take(key).map(Spanned::span)
     }
 
     fn typed<T>(
@@ -118,24 +147,40 @@ impl<'t, 'p> Table<'t, 'p> {
     pub(super) fn inner<'q>(
         &'q mut self,
         table: &'t DeTable<'t>,
-        key: &str,
+        name: String,
         span: Range<usize>,
+        known: Vec<&'static str>,
     ) -> Table<'t, 'q> {
-        let name = format!("{}.{key}]", self.name.trim_end_matches(']'));
-        Table::new(table, name, span, self.findings)
+        Table { table, name, span, known, findings: self.findings }
     }
 
-    /// Notes each key that nobody asked for.
+    /// Its name with a key of it, as a header would say it.
+    pub(super) fn inner_name(&self, key: &str) -> String {
+        format!("{}.{key}]", self.name.trim_end_matches(']'))
+    }
+
+    /// The keys that are there.
+    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.table.contains_key(*key))
+    }
+
+    /// Notes each key that has no definition.
     pub(super) fn finish(self) {
+        let known = self.known.clone();
+        self.finish_naming(known);
+    }
+
+    /// The same, with a help that names only these keys.
+    pub(super) fn finish_naming(self, mut named: Vec<&'static str>) {
+        named.sort_unstable();
         for (key, _) in self.table {
-            if self.known.contains(key.get_ref().as_ref()) {
+            if self.known.contains(&key.get_ref().as_ref()) {
                 continue;
             }
-            let known: Vec<&str> = self.known.iter().copied().collect();
             self.findings.problem(
                 key.span(),
                 format!("{} has no key `{}`", self.name, key.get_ref()),
-                Some(format!("the keys there are: {}", known.join(", "))),
+                Some(format!("the keys there are: {}", named.join(", "))),
             );
         }
     }

@@ -122,10 +122,7 @@ impl<'a> SettingsMaker<'a> {
     fn userdata(&mut self, target: &config::Target) -> Box<[u8]> {
         let mut entries: Vec<(&str, String)> = Vec::new();
         for (key, value) in &target.userdata {
-            let filled = match template::is_template(value) {
-                true => template::expand(value).map_err(|error| error.to_string()),
-                false => Ok(value.clone()),
-            };
+            let filled = template::expand(value).map_err(|error| error.to_string());
             let checked =
                 filled.and_then(|value| match userdata([(key.as_str(), value.as_str())]) {
                     Ok(_) => Ok(value),

@@ -12,6 +12,7 @@ mod cgroup_walk;
 pub mod host;
 pub mod template;
 mod template_file;
+pub mod template_syntax;
 pub mod unit;
 
 pub use cgroup::CgroupResolver;

@@ -1,7 +1,7 @@
-//! Templates in userdata values: `"{file:/etc/rack}"`, `"{env:JOB}"`, any number of them
-//! in one value, with text between.
+//! What templates in userdata values stand for ([`super::template_syntax`] is how they are
+//! written).
 //!
-//! What a brace begins that is neither `{file:` nor `{env:` is text. What a file or variable says
+//! What a file or variable says
 //! is taken as it is, not looked through for templates again.
 //!
 //! Files are taken as [`super::template_file`] says. Files and variables are one line of UTF-8;
@@ -9,45 +9,20 @@
 //! line alone would hide that it is the wrong file. Length and use of the value are the caller's concern
 //! ([`crate::netconsole::format::userdata`]); an empty one makes no line there.
 
-use std::{
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, io, path::PathBuf};
 
 pub use super::template_file::FILE_MAX_BYTES;
-use super::template_file::content;
-
-const FILE: &str = "{file:";
-const ENV: &str = "{env:";
+use super::{
+    template_file::content,
+    template_syntax::{Piece, SyntaxError, pieces},
+};
 
 /// Why a template has no value.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// No closing brace.
-    #[error("`{template}` is not closed: put a `}}` behind the name")]
-    Unclosed {
-        /// From the opening brace on.
-        template: String,
-    },
-    /// Nothing is named.
-    #[error("`{template}` names nothing: write {{file:/PATH}} or {{env:NAME}}")]
-    Empty {
-        /// The template.
-        template: String,
-    },
-    /// The path depends on where the agent was started.
-    #[error("the file `{path}` of a template is not an absolute path: begin it with `/`")]
-    Relative {
-        /// As it was written.
-        path: String,
-    },
-    /// A variable's name that cannot exist.
-    #[error("`{name}` cannot be the name of an environment variable: it has `=` or NUL inside")]
-    Name {
-        /// As it was written.
-        name: String,
-    },
+    /// It is not written as a template is.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
     /// The file cannot be reached or read.
     #[error(
         "cannot {operation} `{path}` for a template: {source}; create the file, or drop the key"
@@ -117,28 +92,6 @@ pub enum TemplateError {
     },
 }
 
-/// A value in pieces.
-#[derive(Debug, PartialEq, Eq)]
-enum Piece<'a> {
-    Text(&'a str),
-    File(&'a str),
-    Env(&'a str),
-}
-
-/// Whether anything in the value is to be replaced, be it well written or not.
-#[must_use]
-pub fn is_template(value: &str) -> bool {
-    value.contains(FILE) || value.contains(ENV)
-}
-
-/// Checks how the templates of a value are written, without a look at the host.
-///
-/// # Errors
-/// The first of them that is not closed, names nothing, or names what cannot exist.
-pub fn check_syntax(value: &str) -> Result<(), TemplateError> {
-    pieces(value).try_for_each(|piece| piece.map(drop))
-}
-
 /// Replaces the templates of a value by what the files and variables say now. It opens
 /// files, so it may take as long as their file system does.
 ///
@@ -153,11 +106,12 @@ fn expand_with(
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<String, TemplateError> {
     let mut whole = String::with_capacity(value.len());
-    for piece in pieces(value) {
-        match piece? {
+    for piece in pieces(value)? {
+        match piece {
             Piece::Text(text) => whole.push_str(text),
             Piece::File(path) => {
-                whole.push_str(&one_line(content(Path::new(path))?, format!("the file `{path}`"))?)
+                let origin = format!("the file `{}`", path.display());
+                whole.push_str(&one_line(content(path)?, origin)?);
             }
             Piece::Env(name) => {
                 let unset = || TemplateError::Unset { name: name.to_owned() };
@@ -167,41 +121,6 @@ fn expand_with(
         }
     }
     Ok(whole)
-}
-
-fn pieces(value: &str) -> impl Iterator<Item = Result<Piece<'_>, TemplateError>> {
-    let mut rest = value;
-    std::iter::from_fn(move || {
-        let next = [FILE, ENV].into_iter().filter_map(|open| Some((rest.find(open)?, open))).min();
-        let (piece, tail) = match next {
-            None if rest.is_empty() => return None,
-            None => (Ok(Piece::Text(rest)), ""),
-            Some((0, open)) => match rest.find('}') {
-                Some(end) => (named(open, &rest[..=end]), &rest[end + 1..]),
-                None => (Err(TemplateError::Unclosed { template: rest.to_owned() }), ""),
-            },
-            Some((at, _)) => (Ok(Piece::Text(&rest[..at])), &rest[at..]),
-        };
-        rest = tail;
-        Some(piece)
-    })
-}
-
-fn named<'a>(open: &str, template: &'a str) -> Result<Piece<'a>, TemplateError> {
-    let name = &template[open.len()..template.len() - 1];
-    if name.is_empty() {
-        return Err(TemplateError::Empty { template: template.to_owned() });
-    }
-    if open == ENV {
-        if name.contains(['=', '\0']) {
-            return Err(TemplateError::Name { name: name.to_owned() });
-        }
-        return Ok(Piece::Env(name));
-    }
-    if !name.starts_with('/') {
-        return Err(TemplateError::Relative { path: name.to_owned() });
-    }
-    Ok(Piece::File(name))
 }
 
 fn one_line(bytes: Vec<u8>, origin: String) -> Result<String, TemplateError> {
