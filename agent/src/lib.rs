@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod egress;
 pub mod frame;
 pub mod handover;
+pub mod import;
 pub mod ledger;
 pub mod names;
 pub mod net;

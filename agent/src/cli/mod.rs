@@ -5,6 +5,7 @@
 
 mod check;
 mod doctor;
+mod import;
 pub mod logging;
 mod receive;
 mod run;
@@ -47,6 +48,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Act on the targets of a running agent.
     Target(target::TargetArgs),
+    /// Turn the kernel's netconsole targets into a configuration.
+    Import(import::ImportArgs),
     /// Receive netconsole packets and print them.
     Receive(receive::ReceiveArgs),
 }
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args).map(done),
         Command::Target(args) => target::run(&args).map(done),
+        Command::Import(args) => import::run(&args),
         Command::Receive(args) => receive::run(args).map(done),
     };
     result.unwrap_or_else(|error| report(&error))

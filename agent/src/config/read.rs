@@ -168,6 +168,7 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
         })
         .flatten();
     let pcap = pcap(table, egress);
+    let enabled = table.bool("enabled");
     let (remote, remote_span) = remote(table).unzip();
     let device = device(table);
     let address = remote.as_ref().and_then(Remote::address);
@@ -219,7 +220,7 @@ fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
     let userdata = extradata::userdata(table, format, sysdata);
     Some(Target {
         name: name.to_owned(),
-        enabled: true,
+        enabled: enabled.is_none_or(|(on, _)| on),
         remote: remote?,
         device: device.flatten(),
         egress,
