@@ -13,6 +13,7 @@ pub mod egress;
 pub mod extradata;
 pub mod frame;
 pub mod handover;
+pub mod import;
 pub mod ledger;
 pub mod message;
 pub mod names;

@@ -199,7 +199,7 @@ impl Agent {
             .unwrap_or_else(|| panic!("the agent gives no status; its log:\n{}", self.log()))
     }
 
-    /// Runs a subcommand that talks to the agent; what it printed.
+    /// Runs a subcommand that talks to the agent; what it printed, warnings behind it.
     ///
     /// # Panics
     /// If it fails.
@@ -219,7 +219,8 @@ impl Agent {
         let output = command.args(arguments).arg("--socket").arg(self.socket()).output();
         let output = output.expect("run the command");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        let (said, warned) = (text(&output.stdout), text(&output.stderr));
+        if output.status.success() { Ok(said + &warned) } else { Err(warned) }
     }
 
     /// Stops the agent by SIGTERM and returns its log.

@@ -12,7 +12,6 @@ use std::{
 
 use agent_tests::agent::binary;
 use netconsole_agent::{
-    config::{Config, ConfigError, Role, Source, Sources},
     control::{protocol::Request, status::Status},
     message,
 };
@@ -157,7 +156,7 @@ fn no_value_becomes_another_setting() {
     let Request::Add { settings, .. } = request else { panic!("{request:?}") };
     // As the agent might read it.
     let config = format!("[target.fleet]\n{settings}");
-    let error = checked(&config).expect_err("no such remote");
+    let error = netconsole_agent::config::parse(&config, "it").expect_err("no such remote");
     let report = error.to_string();
     assert_eq!(report.matches("error:").count(), 1, "{report}");
     assert!(report.contains("`remote`"), "{report}");
@@ -300,9 +299,4 @@ fn a_status_that_is_watched_comes_again_until_nobody_looks() {
     assert!(begin.elapsed() < PATIENCE);
     assert!(output.stderr.is_empty(), "{output:?}");
     mock.asked();
-}
-
-fn checked(text: &str) -> Result<Config, ConfigError> {
-    let source = Source { name: "it".to_owned(), text: text.to_owned(), role: Role::Main };
-    Sources::of_texts(vec![source]).check()
 }

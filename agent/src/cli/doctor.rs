@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{DEFAULT_CONFIG, print};
 use crate::{
-    config::{self, ConfigError},
+    config::{ConfigError, Place, Sources},
     doctor::{Subject, examine},
 };
 
@@ -19,7 +19,8 @@ use crate::{
                   Exit code: 0 if all can work (warnings allowed), 1 if a target cannot or nothing can be\n\
                   captured, 78 if the configuration is bad.")]
 pub(super) struct DoctorArgs {
-    /// The configuration [default: /etc/netconsole-agent/agent.toml, or the host alone without it].
+    /// The configuration, with targets.d/*.toml beside it [default: as `run`, or the host alone
+    /// without any].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON: an array of {area, object, level, finding, remedy}.
@@ -29,19 +30,19 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let default = Path::new(DEFAULT_CONFIG);
-    let config = match (&args.config, config::load(args.config.as_deref().unwrap_or(default))) {
-        (None, Err(ConfigError::Read { source, .. })) if is_absent(&source) => Err(source),
-        (_, loaded) => Ok(loaded?),
+    let place = Place::of(args.config.as_deref());
+    let config = match Sources::read(&place).and_then(|sources| sources.check()) {
+        Err(ConfigError::Absent { .. }) => Err("does not exist".to_owned()),
+        Err(ConfigError::Read { source, .. })
+            if args.config.is_none() && source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Err(format!("cannot be read: {source}"))
+        }
+        checked => Ok(checked?),
     };
     let subject = match &config {
         Ok(config) => Subject::Configured(config),
-        Err(error) => {
-            let cause = match error.kind() {
-                io::ErrorKind::NotFound => "does not exist".to_owned(),
-                _ => format!("cannot be read: {error}"),
-            };
-            Subject::HostAlone { looked_at: default, cause }
-        }
+        Err(cause) => Subject::HostAlone { looked_at: default, cause: cause.clone() },
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -50,9 +51,4 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let report = runtime.block_on(examine(subject));
     print(&if args.json { report.to_json()? + "\n" } else { report.to_text() })?;
     Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Not there, or not for this user: then there is still the host to look at.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod doctor;
 mod filter;
+mod import;
 pub mod logging;
 mod loglevel;
 mod ping;
@@ -73,6 +74,8 @@ enum Command {
     Loglevel(loglevel::LoglevelArgs),
     /// Have a running agent read its configuration anew.
     Reload(reload::ReloadArgs),
+    /// Turn the kernel's netconsole targets into a configuration.
+    Import(import::ImportArgs),
     /// Receive netconsole packets and print them.
     Receive(receive::ReceiveArgs),
 }
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(args).map(done),
         Command::Loglevel(args) => loglevel::run(args).map(done),
         Command::Reload(args) => reload::run(&args).map(done),
+        Command::Import(args) => import::run(&args),
         Command::Receive(args) => receive::run(args).map(done),
     };
     result.unwrap_or_else(|error| report(&error))

@@ -145,12 +145,36 @@ pub struct Target {
     pub live: Vec<String>,
 }
 
+impl Target {
+    /// Whether the records of both leave by the same way to the same receiver.
+    #[must_use]
+    pub fn has_same_way(&self, other: &Self) -> bool {
+        let way = |target: &Self| {
+            let local = (target.local_ip, target.local_port);
+            (target.egress, target.queue, local, target.remote_mac)
+        };
+        way(self) == way(other)
+            && self.remote == other.remote
+            && self.device == other.device
+            && self.pcap == other.pcap
+    }
+}
+
 /// Reads and checks a file and the drop-ins beside it.
 ///
 /// # Errors
 /// If a file cannot be read, or with everything that is wrong in them.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     Sources::read(&Place::File(path.to_owned()))?.check()
+}
+
+/// Checks one text that is no file.
+///
+/// # Errors
+/// With everything that is wrong in it; `name` is what the report calls it.
+pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
+    let source = Source { name: name.to_owned(), text: text.to_owned(), role: Role::Main };
+    Sources::of_texts(vec![source]).check()
 }
 
 #[cfg(test)]

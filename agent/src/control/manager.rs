@@ -365,7 +365,7 @@ impl Manager {
 
     fn tick(&mut self, now: Instant) {
         self.take_back();
-        let mut busy = !self.link.settle() || self.messages.is_busy();
+        let mut busy = !self.link.settle() || self.messages.is_busy() || !self.leaving.is_empty();
         self.feed_tails();
         for (socket, errno) in self.sockets.failing(&self.link.stats) {
             self.socket_fails(socket, errno);

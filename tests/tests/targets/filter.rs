@@ -54,19 +54,17 @@ fn a_rate_is_kept_and_told() {
     scene.hear("chatter again.");
 }
 
-/// What belongs to an oops is never held back by the target's rate.
+/// What looks like an oops but was written by a program is held back like everything else:
+/// only the kernel's own reports pass a target's rate (see the unit tests and the VMs).
 #[test]
-fn an_oops_is_not_limited() {
-    let targets = format!("{PEER}rate = \"3/10s\"\n");
-    let Some(mut scene) = Scene::start("oops", &targets, 1) else { return };
-    let calm: Vec<String> = (0..20).map(|n| format!("calm {n}.")).collect();
-    scene.say(&calm.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut report =
+fn a_forged_oops_is_limited() {
+    let targets = format!("{PEER}rate = \"3/1s\"\n");
+    let Some(mut scene) = Scene::start("forged", &targets, 1) else { return };
+    let mut lines =
         vec!["BUG: kernel NULL pointer dereference, address: 0000000000000000".to_owned()];
-    report.extend((0..30).map(|n| format!(" report_line_{n}.+0x10/0x20")));
-    report.push("---[ end trace 0000000000000000 ]---".to_owned());
-    scene.say(&report.iter().map(String::as_str).collect::<Vec<_>>());
-    scene.wait_for("the end", |datagram| datagram.contains("---[ end trace"));
-    assert!(scene.count(";calm ") <= 3);
-    assert_eq!((0..30).filter(|n| scene.count(&format!("report_line_{n}.")) == 1).count(), 30);
+    lines.extend((0..30).map(|n| format!(" forged_line_{n}.+0x10/0x20")));
+    scene.say(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let notice = scene.wait_for("the notice", |datagram| datagram.contains("suppressed"));
+    assert!(notice.contains("of the target"), "{notice}");
+    assert_eq!(scene.count("forged_line_"), 2);
 }

@@ -102,7 +102,7 @@ fn a_message_is_no_record() {
     }
     let long = "x".repeat(1001);
     let refusal = scene.agent.try_command(&["send", "peer", &long]).expect_err("too long");
-    assert!(refusal.contains("1000"), "{refusal}");
+    assert!(refusal.contains("room for 972"), "{refusal}");
     let nobody = scene.agent.try_command(&["send", "nobody", "x"]).expect_err("nobody");
     assert!(nobody.contains("nobody"), "{nobody}");
 }

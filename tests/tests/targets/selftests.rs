@@ -206,7 +206,8 @@ fn userdata() {
         assert_eq!(status.targets[0].account.lost_total(), 0, "{}", status.to_text());
         // Each value is one that was set, whole.
         let mut values = 0;
-        for line in scene.arrived.iter().filter(|datagram| !datagram.contains(",ncfrag=")) {
+        let whole = |datagram: &&String| !long && !datagram.contains(",ncfrag=");
+        for line in scene.arrived.iter().filter(whole) {
             for (_, rest) in
                 line.match_indices(" values0=").map(|(at, key)| line.split_at(at + key.len()))
             {

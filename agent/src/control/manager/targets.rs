@@ -1,6 +1,6 @@
 //! The set of targets: what the configuration says of it, and what operators ask of it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
@@ -16,7 +16,7 @@ use crate::{
     pump::{Command, TARGETS_MAX},
     target::{
         TargetSettings,
-        state::{Event, State},
+        state::{Event, Reason, State, WaitKind},
     },
 };
 
@@ -108,16 +108,23 @@ impl Manager {
         let Some(life) = self.lives.get_mut(&id) else { return };
         life.order = order;
         life.store_settings(settings);
-        if *life.config == *wanted {
+        let same = config::Target { live: life.config.live.clone(), ..wanted.clone() };
+        if *life.config == same {
+            life.config = Arc::new(wanted.clone());
             return;
         }
         let was_enabled = life.config.enabled;
+        let same_way = life.config.has_same_way(wanted);
         life.configure(wanted.clone());
         // What an operator switched stays so, unless the configuration now says otherwise.
         if was_enabled != wanted.enabled {
             self.handle(id, if wanted.enabled { Event::Enable } else { Event::Disable });
         }
-        self.handle(id, Event::Changed);
+        if !same_way {
+            // From now on nothing may go where it went before.
+            let text = "its settings were changed".to_owned();
+            self.handle(id, Event::Lost(Reason { kind: WaitKind::Starting, text }));
+        }
     }
 
     /// Takes the targets out of the pump whose sockets are given up.
@@ -129,6 +136,8 @@ impl Manager {
             {
                 self.link.send(Command::Remove { index: life.place });
                 self.leaving.insert(life.place, life);
+                // The pump gives it back in a moment.
+                self.tick_at = Instant::now();
             }
         }
     }
