@@ -4,10 +4,7 @@
 //! last one has let go: it is asked back from the pump, and dropped here when it has come back.
 //! Both may sleep, so both happen on threads of their own.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use rustix::io::Errno;
 use tokio::sync::mpsc::UnboundedSender;
@@ -42,7 +39,9 @@ enum Place {
 struct Socket {
     key: SocketKey,
     place: Place,
-    users: BTreeSet<usize>,
+    /// Who claims it, and how often: a target may have asked again before it was told that its
+    /// first claim came true.
+    users: BTreeMap<usize, u32>,
     /// It will not send again; nobody new gets it.
     dead: bool,
 }
@@ -75,7 +74,7 @@ impl Sockets {
         {
             match &mut socket.place {
                 Place::Lent(_) => {
-                    socket.users.insert(target);
+                    *socket.users.entry(target).or_default() += 1;
                     return Some(*id);
                 }
                 Place::Opening(waiters) => waiters.push((target, ticket)),
@@ -85,7 +84,7 @@ impl Sockets {
         self.last_id += 1;
         let id = SocketId(self.last_id);
         let place = Place::Opening(vec![(target, ticket)]);
-        self.open.insert(id, Socket { key, place, users: BTreeSet::new(), dead: false });
+        self.open.insert(id, Socket { key, place, users: BTreeMap::new(), dead: false });
         let (open, inputs) = (way.opener(), self.inputs.clone());
         tokio::task::spawn_blocking(move || {
             // Nobody listens any more only when the agent ends.
@@ -136,7 +135,9 @@ impl Sockets {
         let told = match outcome {
             Ok((index, egress)) => {
                 socket.place = Place::Lent(index);
-                socket.users = waiters.iter().map(|(target, _)| *target).collect();
+                for (target, _) in &waiters {
+                    *socket.users.entry(*target).or_default() += 1;
+                }
                 self.places[index] = true;
                 link.send(Command::Install { index, egress });
                 Ok(id)
@@ -152,7 +153,12 @@ impl Sockets {
     /// A target lets go of a socket.
     pub(super) fn release(&mut self, link: &mut PumpLink, target: usize, id: SocketId) {
         let Some(socket) = self.open.get_mut(&id) else { return };
-        socket.users.remove(&target);
+        if let Some(claims) = socket.users.get_mut(&target) {
+            *claims -= 1;
+            if *claims == 0 {
+                socket.users.remove(&target);
+            }
+        }
         if let Place::Lent(index) = socket.place
             && socket.users.is_empty()
         {
@@ -215,4 +221,49 @@ impl Sockets {
 /// Closing an AF_XDP socket waits for the kernel's readers.
 fn close(egress: Box<dyn Egress>) {
     tokio::task::spawn_blocking(move || drop(egress));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::Arc};
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::{
+        capture::wake::Waker, config, control::way::find, handover::handover, net::Resolver,
+    };
+
+    /// A target that is switched off and on while its socket is opened claims it twice, and
+    /// lets go of the claim that it has forgotten.
+    #[tokio::test]
+    async fn a_claim_that_is_forgotten_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[target.x]\nremote = \"192.0.2.1\"\negress = \"pcap\"\npcap = {:?}\n",
+            folder.path().join("x.pcap")
+        );
+        let target = config::parse(&text, "x").unwrap().targets.remove(0);
+        let remote: SocketAddr = "192.0.2.1:6666".parse().unwrap();
+        let resolver = Resolver::new().unwrap();
+        let way = find(resolver, Arc::new(target), 7, vec![remote], None).await.unwrap();
+
+        let (control, _pump) = handover(8);
+        let waker = Arc::new(Waker::new().unwrap());
+        let mut link = PumpLink::new(control, waker, Arc::default());
+        let (sender, mut inputs) = unbounded_channel();
+        let mut sockets = Sockets::new(sender);
+        assert_eq!(sockets.claim(7, Ticket(1), &way), None);
+        assert_eq!(sockets.claim(7, Ticket(2), &way), None);
+        let Some(Input::Opened(id, outcome)) = inputs.recv().await else { panic!("no socket") };
+        let told = sockets.opened(&mut link, id, outcome);
+        assert_eq!(told, [((7, Ticket(1)), Ok(id)), ((7, Ticket(2)), Ok(id))]);
+        sockets.release(&mut link, 7, id);
+        assert!(sockets.is_open(id) && sockets.route(id, &way).is_some());
+        assert_eq!(sockets.claim(7, Ticket(3), &way), Some(id));
+        sockets.release(&mut link, 7, id);
+        assert!(sockets.is_open(id));
+        sockets.release(&mut link, 7, id);
+        assert!(!sockets.is_open(id));
+    }
 }

@@ -132,7 +132,12 @@ fn targets_come_and_go_with_the_file() {
     scene.agent.rewrite(other);
     scene.agent.command(&["reload"]);
     names(&mut scene, &["other"]);
-    assert!(scene.agent.log().contains("The target's final account."), "{}", scene.agent.log());
+    // It comes back from the pump a moment later.
+    let begin = Instant::now();
+    while !scene.agent.log().contains("The target's final account.") {
+        assert!(begin.elapsed() < Duration::from_secs(5), "{}", scene.agent.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Keys of the agent itself that cannot change while it runs are told.

@@ -76,8 +76,9 @@ impl Scene {
             }
             assert!(
                 start.elapsed() < PATIENCE,
-                "{what} did not arrive, but {:?}\n{}",
-                self.arrived,
+                "{what} did not arrive\n{}{:?}\n{}",
+                self.agent.status().to_text(),
+                self.arrived.iter().rev().take(20).collect::<Vec<_>>(),
                 self.agent.log()
             );
         }
