@@ -107,16 +107,22 @@ fn what_this_host_does_not_have_is_a_warning() {
     let file = folder.path().join("agent.toml");
     let text = "[agent]\ncontrol_group = \"no-such-group\"\n[target.x]\nremote = \"192.0.2.1\"\n\
                 device = \"nosuchdev\"\n[target.y]\nremote = \"no-such-name.invalid\"\n\
-                device = \"lo\"\n";
+                device = \"lo\"\n[target.y.userdata]\nrack = \"{file:/nonexistent/rack}\"\n";
     std::fs::write(&file, text).expect("write the configuration");
     let output = agent(&["check", "--config"], &file);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    for wanted in ["agent.toml:2:17", "no group", "agent.toml:5:10", "no device", "agent.toml:7:10"]
-    {
+    for wanted in [
+        "agent.toml:2:17",
+        "no group",
+        "agent.toml:5:10",
+        "no device",
+        "agent.toml:7:10",
+        "agent.toml:10:8",
+    ] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
-    assert_eq!(said.matches("warning: ").count(), 3, "{said}");
+    assert_eq!(said.matches("warning: ").count(), 4, "{said}");
     let output = agent(&["check", "--strict", "--config"], &file);
     assert_eq!(output.status.code(), Some(EX_CONFIG), "{output:?}");
     assert!(check(&file).stderr.is_empty());

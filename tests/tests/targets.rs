@@ -9,6 +9,8 @@ mod filter;
 mod live;
 #[path = "targets/reload.rs"]
 mod reload;
+#[path = "targets/scale.rs"]
+mod scale;
 #[path = "targets/scene.rs"]
 mod scene;
 #[path = "targets/selftests.rs"]

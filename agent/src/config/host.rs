@@ -1,12 +1,12 @@
 //! What a configuration names and this host does not have. A device may come later and a name
-//! server may be away, so all of it is a warning. Templates are read where they are expanded.
+//! server may be away, so all of it is a warning.
 
 use std::{fs, path::Path, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::{Config, Remote, diagnostic::Findings, merge::Merged};
-use crate::names::Names;
+use super::{Config, Remote, diagnostic::Findings, keys::USERDATA, merge::Merged};
+use crate::{extradata::template, names::Names};
 
 /// How long the names may take, all together.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +33,17 @@ pub(super) fn look(config: &Config, merged: &Merged<'_>, findings: &mut Findings
             let message = format!("this host has no device {device:?} at present");
             let help = "the target waits until it appears; `ip link` shows those there are";
             findings.warning(span, message, Some(help.to_owned()));
+        }
+    }
+    for target in &config.targets {
+        for (key, value) in &target.userdata {
+            let Err(error) = template::expand(value) else { continue };
+            let merged = merged.targets.iter().find(|merged| merged.name == target.name);
+            let table = merged.and_then(|merged| merged.table.get(USERDATA)?.get_ref().as_table());
+            if let Some(value) = table.and_then(|table| table.get(key.as_str())) {
+                let help = "the key is left out of the records until a reload finds a value";
+                findings.warning(value.span(), error.to_string(), Some(help.to_owned()));
+            }
         }
     }
     let names: Vec<(&str, &str)> = config

@@ -46,7 +46,7 @@ fn a_thousand_reloads_under_load_lose_and_double_nothing() {
                     (said..said + 10).map(|n| format!("<6>reloads {n}.\n").into_bytes()).collect();
                 write(&lines, 0);
                 said += lines.len();
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(2));
             }
             said
         });
@@ -56,12 +56,14 @@ fn a_thousand_reloads_under_load_lose_and_double_nothing() {
             scene.agent.rewrite(&others(n));
             let reply = ask(&socket, &Request::Reload).expect("an answer");
             assert!(reply.ok, "{reply:?}");
+            std::thread::sleep(Duration::from_millis(4));
         }
-        println!("RELOADS {RELOADS} took {:?}", begin.elapsed());
+        println!("RELOADS {RELOADS} in {:?}", begin.elapsed());
         stop.store(true, Ordering::Release);
         writer.join().expect("the writer")
     });
     scene.settle();
+    println!("RELOADS {said} records");
     let all: Vec<usize> = (0..said).collect();
     assert!(numbers("reloads", &scene.arrived) == all, "the target that stays");
     for (name, mailbox) in ["data", "filter", "socket"].iter().zip(&mailboxes) {
