@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod children;
 mod demo;
+mod fuzz;
 mod run;
 mod setup;
 mod signals;

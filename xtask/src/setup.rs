@@ -34,7 +34,7 @@ pub(crate) enum Need {
     Namespaces,
     /// Everything that `cargo xtask test --quick` runs.
     Tests,
-    /// The VMs, and all of the above.
+    /// The fuzz targets, the VMs, and all of the above.
     Vms,
 }
 
@@ -53,6 +53,8 @@ const TESTS: &[Package] = &[
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "systemd", probe: Probe::Program("systemd-analyze") },
 ];
+
+const FUZZ: &[Package] = &[Package { name: "g++", probe: Probe::Program("c++") }];
 
 const VMS: &[Package] = &[
     Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },
@@ -85,7 +87,7 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         Need::Build => &[],
         Need::Namespaces => &[NAMESPACES],
         Need::Tests => &[NAMESPACES, TESTS],
-        Need::Vms => &[NAMESPACES, TESTS, VMS],
+        Need::Vms => &[NAMESPACES, TESTS, FUZZ, VMS],
     };
     let found = Toolchain::find();
     let compiler = if found.is_none() { COMPILER } else { &[] };
@@ -116,6 +118,10 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     }
     if matches!(need, Need::Tests | Need::Vms) {
         rustup_components()?;
+    }
+    if need == Need::Vms && !toolchain::fuzz_works() {
+        println!("setup: installing cargo-fuzz (a minute)");
+        toolchain::install_fuzz()?;
     }
     Ok(toolchain)
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::build;
+use crate::fuzz;
 use crate::run::{cmd, execute, root, run_watched};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
@@ -21,7 +22,7 @@ const INSTALLED: &str = "/usr/bin/netconsole-agent";
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the VM tests, and make the storm a short one
+    /// Leave out the fuzz targets and the VM tests, and make the storm a short one
     #[arg(long)]
     quick: bool,
 }
@@ -65,6 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         verify_unit(binary.as_ref().context("there is no binary for its commands")?)
     });
     if !args.quick {
+        steps.run("fuzz targets", |count| fuzz::run(&toolchain, count));
         let interrupt = Interrupt::watch()?;
         for series in vm::TESTED {
             steps.run(&format!("VM, kernel {series}"), |count| {

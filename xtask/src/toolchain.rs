@@ -3,7 +3,7 @@
 //! `-Z build-std` needs the library's source in the very version of the
 //! compiler. Debian's `*-web` packages have both and need no rustup component;
 //! an ordinary nightly with `rust-src` does as well. Nothing is installed here
-//! but bpf-linker, see [`install_linker`].
+//! but bpf-linker and cargo-fuzz, see [`install_linker`] and [`install_fuzz`].
 
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +15,9 @@ use crate::run::{cmd, execute, output, succeeds};
 /// The newest version whose BTF the kernels of the tests accept and that builds
 /// with the stable compiler of this workspace.
 const BPF_LINKER_VERSION: &str = "0.13.0";
+
+/// Builds the fuzz targets.
+const CARGO_FUZZ_VERSION: &str = "0.13.1";
 
 /// Debian's prefix, understood by `rustup run`.
 const SYSTEM_PREFIX: &str = "/usr";
@@ -109,6 +112,17 @@ pub(crate) fn install_linker(toolchain: &Toolchain) -> Result<()> {
     }
     execute(command.arg(features))
         .context("install bpf-linker (it needs the crate registry and a C compiler)")
+}
+
+/// Whether cargo-fuzz is there.
+pub(crate) fn fuzz_works() -> bool {
+    succeeds(&mut cmd("cargo", ["fuzz", "--version"]))
+}
+
+/// Installs cargo-fuzz.
+pub(crate) fn install_fuzz() -> Result<()> {
+    let args = ["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ_VERSION];
+    execute(&mut cmd("cargo", args)).context("install cargo-fuzz (it needs the crate registry)")
 }
 
 #[cfg(test)]
