@@ -13,6 +13,7 @@ mod parts;
 pub mod recall;
 mod tag;
 pub mod tap;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +22,13 @@ use std::sync::{Arc, atomic::Ordering};
 use arc_swap::{ArcSwap, Cache};
 use rtrb::Consumer;
 
-pub use self::deliver::PumpTarget;
-use self::deliver::{Stop, Unnamed};
 pub use self::parts::{Command, PumpParts, PumpStats, Returned, TargetSeed};
 use self::tap::Tap;
+pub use self::target::PumpTarget;
+use self::{
+    deliver::Unnamed,
+    target::{Stop, settle},
+};
 use crate::{
     capture::{
         bpf::MappedRing,
@@ -267,7 +271,7 @@ impl Pump {
         let Some(mut egress) = self.egresses.get_mut(index).and_then(Option::take) else { return };
         let Self { targets, handover, .. } = self;
         egress.abandon(&mut |tag, outcome| {
-            let message = deliver::settle(targets, tag, outcome, now);
+            let message = settle(targets, tag, outcome, now);
             message.into_iter().for_each(|message| handover.give_back(Returned::Message(message)));
         });
         for target in targets.iter_mut().flatten() {
@@ -290,7 +294,7 @@ impl Pump {
             stats.set_errno(index, errno);
             egress.reap(&mut |tag, outcome| {
                 moved += 1;
-                if let Some(message) = deliver::settle(targets, tag, Some(outcome), now) {
+                if let Some(message) = settle(targets, tag, Some(outcome), now) {
                     handover.give_back(Returned::Message(message));
                 }
             });

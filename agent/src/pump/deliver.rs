@@ -2,63 +2,28 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Cache};
 use rtrb::Producer;
 
 use super::{
-    BATCH, Pump, Returned, TargetSeed,
-    flight::Flight,
-    message::{Message, Messages},
+    BATCH, Pump, Returned,
     tag::Datagram,
     tap::Tap,
+    target::{PumpTarget, Sendable, Stop},
 };
 use crate::{
     capture::sequencer::MissingReason,
-    egress::{Egress, Outcome, PushError, Tag},
+    egress::{Egress, PushError},
     extradata::CgroupNames,
     frame::HeaderTemplate,
-    ledger::{Ledger, LostReason, SharedLedger},
+    ledger::LostReason,
     netconsole::{Encoder, Extras},
     record::Record,
     store::{Cursor, Entry, Store},
     target::{
-        Route, TargetSettings,
+        Route,
         filter::{Decision, Filter, NOTICE_MAX_BYTES},
-        pace::Bucket,
     },
 };
-
-/// Most records of one target in flight or given back: as many as the sockets that
-/// the agent opens have slots. A larger socket is not filled by one target alone.
-pub(super) const FLIGHT_RECORDS: usize = 2048;
-
-/// A device that drops what it is given (it has no carrier, and the kernel's link watch may
-/// hold that news back for a second) is tried again after this long, for so long.
-const DROPPED_HOLD_NS: u64 = 5_000_000;
-const DROPPED_PATIENCE_NS: u64 = 3_000_000_000;
-
-/// Why a target stopped sending in this round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// Nothing is left that could go out: all is sent, or it has no way.
-    Done,
-    /// It had its turn, and there is more.
-    Turn,
-    /// Its socket has no room.
-    Full,
-    /// What it has in another socket must be settled first.
-    OtherSocket,
-    /// It has sent as much as it may until then (the pump's clock, nanoseconds), or its
-    /// device drops what it is given.
-    Paced(u64),
-}
-
-/// What it takes to send a record again.
-#[derive(Clone, Copy, Debug)]
-struct Sendable {
-    cursor: Cursor,
-    msgid: u32,
-}
 
 /// A record with what is added to it, and where it stands in the store.
 struct Said<'a> {
@@ -104,137 +69,7 @@ pub(super) struct Shared<'a> {
     pub(super) egresses: &'a mut [Option<Box<dyn Egress>>],
 }
 
-/// A target's state on the data path.
-pub struct PumpTarget {
-    settings: Cache<Arc<ArcSwap<TargetSettings>>, Arc<TargetSettings>>,
-    cursor: Cursor,
-    /// The record at the cursor, once the filter has let it pass.
-    admitted_seq: Option<u64>,
-    flight: Flight<Sendable>,
-    route: Option<Box<Route>>,
-    generation: u8,
-    /// The settings with which the record at hand was pushed in part.
-    begun_with: Option<Arc<TargetSettings>>,
-    messages: Messages,
-    tap: Option<Box<Tap>>,
-    bucket: Bucket,
-    /// How the last round ended.
-    stop: Stop,
-    ledger: Ledger,
-    shared: Arc<SharedLedger>,
-    /// Number of the last message, as the kernel's `msgid`: the first one is 1.
-    msgid: u32,
-    ip_id: u16,
-    /// The worst that happened to a datagram of the record whose fate is being told.
-    worst: Outcome,
-    /// When the device began to drop what it was given.
-    dropping_since_ns: Option<u64>,
-    /// Nothing is pushed before, because the device dropped the last record.
-    hold_until_ns: u64,
-    /// What was published last, to publish only changes.
-    published: Ledger,
-}
-
 impl PumpTarget {
-    /// A target for a pump; allocates all it will ever need.
-    #[must_use]
-    pub fn new(seed: TargetSeed) -> Box<Self> {
-        let cursor = Cursor::default();
-        Box::new(Self {
-            settings: Cache::new(seed.settings),
-            cursor,
-            admitted_seq: None,
-            flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
-            route: None,
-            generation: 0,
-            begun_with: None,
-            messages: Messages::new(),
-            tap: None,
-            bucket: Bucket::default(),
-            stop: Stop::Done,
-            ledger: Ledger::default(),
-            shared: seed.ledger,
-            msgid: 0,
-            ip_id: 0,
-            worst: Outcome::Sent,
-            dropping_since_ns: None,
-            hold_until_ns: 0,
-            published: Ledger::default(),
-        })
-    }
-
-    /// Begins with the next record.
-    pub(super) fn begin(&mut self, generation: u8, store: &Store) {
-        self.generation = generation;
-        self.cursor = store.cursor_at_end();
-        let seq = self.cursor.seq();
-        self.ledger = Ledger { first_seq: seq, next_seq: seq, ..Ledger::default() };
-        self.published = self.ledger;
-        self.shared.publish(&self.ledger);
-    }
-
-    /// The target is removed: what it has not sent is lost.
-    pub(super) fn end(&mut self, store: &Store) {
-        self.publish(store);
-        let queued = self.ledger.queued();
-        (self.ledger.in_flight, self.ledger.waiting) = (0, 0);
-        self.ledger.lose(LostReason::Removed, queued);
-        self.shared.publish(&self.ledger);
-    }
-
-    /// Takes a message of an operator's, or gives it back.
-    pub(super) fn message(&mut self, message: Box<Message>) -> Result<(), Box<Message>> {
-        let taken = self.messages.take(message);
-        self.ledger.messages_lost += u64::from(taken.is_err());
-        taken
-    }
-
-    /// A message that has not been sent when the target is removed.
-    pub(super) fn next_message_left(&mut self) -> Option<Box<Message>> {
-        let left = self.messages.next_left();
-        self.ledger.messages_lost += u64::from(left.is_some());
-        left
-    }
-
-    /// A message that could not be sent.
-    pub(super) fn take_refused_message(&mut self) -> Option<Box<Message>> {
-        self.messages.take_refused()
-    }
-
-    /// Takes a new tap, or none, and returns the old one.
-    pub(super) fn tap(&mut self, tap: Option<Box<Tap>>) -> Option<Box<Tap>> {
-        std::mem::replace(&mut self.tap, tap)
-    }
-
-    /// Takes a new way, or none, and returns the old one. What is in flight is
-    /// settled all the same.
-    pub(super) fn bind(&mut self, route: Option<Box<Route>>) -> Option<Box<Route>> {
-        self.dropping_since_ns = None;
-        std::mem::replace(&mut self.route, route)
-    }
-
-    /// The socket at `index` is gone, and what it had is given back.
-    pub(super) fn socket_retired(&mut self, index: usize) {
-        self.flight.retired(index);
-        // A record that was dropped may stand behind newer ones that are given back now.
-        self.flight.restore_order(|a, b| a.cursor.seq().cmp(&b.cursor.seq()));
-    }
-
-    /// How the last round ended.
-    pub(super) fn stop(&self) -> Stop {
-        self.stop
-    }
-
-    pub(super) fn publish(&mut self, store: &Store) {
-        self.ledger.next_seq = store.next_seq();
-        self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.flight.again() as u64;
-        debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
-        if self.ledger != self.published {
-            self.shared.publish(&self.ledger);
-            self.published = self.ledger;
-        }
-    }
-
     /// Goes through up to [`BATCH`] records, first those that are to be sent again,
     /// then those at the cursor; returns how many it is done with.
     pub(super) fn send(&mut self, index: usize, shared: &mut Shared<'_>) -> usize {
@@ -462,22 +297,6 @@ impl PumpTarget {
         Ok(Pushed::InFlight)
     }
 
-    /// Something of this record was sent: what the device dropped before it would now be
-    /// out of order.
-    fn lose_dropped_before(&mut self, seq_low: u32) {
-        let is_older = |seq: u64| (seq_low.wrapping_sub(seq as u32) as i32) > 0;
-        while self.flight.next_again().is_some_and(|again| is_older(again.cursor.seq())) {
-            self.flight.drop_again();
-            self.ledger.lose(LostReason::Refused, 1);
-        }
-    }
-
-    /// Whether what a device drops is worth another try.
-    fn keeps_trying(&mut self, now_ns: u64) -> bool {
-        let since_ns = *self.dropping_since_ns.get_or_insert(now_ns);
-        now_ns.saturating_sub(since_ns) < DROPPED_PATIENCE_NS
-    }
-
     fn take_msgid(&mut self, old: Option<u32>, msgid: u32) {
         if old.is_none() {
             self.msgid = msgid;
@@ -534,70 +353,5 @@ impl Pump {
             }
         }
         moved
-    }
-}
-
-/// Counts the fate of one datagram; `None` if its socket gave it back: then its
-/// record will be sent again. Returns a message that is done with.
-pub(super) fn settle(
-    targets: &mut [Option<Box<PumpTarget>>],
-    tag: Tag,
-    outcome: Option<Outcome>,
-    now_ns: u64,
-) -> Option<Box<Message>> {
-    let datagram = Datagram::from(tag);
-    let target = targets.get_mut(datagram.target)?.as_mut()?;
-    if target.generation != datagram.generation {
-        return None;
-    }
-    if datagram.message {
-        return target.settle_message(datagram.seq_low, outcome);
-    }
-    target.settle_record(&datagram, outcome, now_ns);
-    None
-}
-
-impl PumpTarget {
-    fn settle_message(&mut self, number: u32, outcome: Option<Outcome>) -> Option<Box<Message>> {
-        match outcome {
-            None => {
-                self.ledger.messages_lost += u64::from(!self.messages.given_back(number));
-                return None;
-            }
-            Some(Outcome::Sent) => self.ledger.messages += 1,
-            Some(Outcome::Dropped | Outcome::Refused) => self.ledger.messages_lost += 1,
-        }
-        self.messages.settled(number)
-    }
-
-    fn settle_record(&mut self, datagram: &Datagram, outcome: Option<Outcome>, now_ns: u64) {
-        let Datagram { seq_low, first, last, approximated, .. } = *datagram;
-        self.ledger.in_flight -= u64::from(last);
-        let Some(outcome) = outcome else {
-            self.flight.given_back(last);
-            return;
-        };
-        if first {
-            self.worst = Outcome::Sent;
-        }
-        self.worst = self.worst.max(outcome);
-        if outcome == Outcome::Sent {
-            self.lose_dropped_before(seq_low);
-        }
-        if last && self.worst == Outcome::Dropped && self.keeps_trying(now_ns) {
-            self.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
-            self.hold_until_ns = now_ns + DROPPED_HOLD_NS;
-            return;
-        }
-        self.flight.settled(last);
-        if self.worst == Outcome::Sent {
-            self.dropping_since_ns = None;
-        }
-        if last && self.worst == Outcome::Sent {
-            self.ledger.sent += 1;
-            self.ledger.approximated += u64::from(approximated);
-        } else if last {
-            self.ledger.lose(LostReason::Refused, 1);
-        }
     }
 }

@@ -15,7 +15,7 @@ use netconsole_agent::{
     control::protocol::Request,
     import,
     netconsole::{
-        DATAGRAM_MAX_BYTES, Encoder, Format, Limits, Message, Reassembler,
+        DATAGRAM_MAX_BYTES, Encoder, Extras, Format, Limits, Message, Reassembler,
         decode::{MESSAGE_MAX_BYTES, parse_record, split_body},
         format::record_limit_bytes,
         parse_header,
@@ -93,7 +93,7 @@ pub fn kmsg(data: &[u8]) {
         let record = record.as_record(None);
         let format = Format::extended(release);
         let mut encoder = Encoder::new();
-        let mut datagrams = encoder.encode(&record, &format, 1);
+        let mut datagrams = encoder.encode(&record, &format, 1, &Extras::default());
         let count = datagrams.count();
         assert!(count > 0, "an extended record is never empty");
         let mut out = [0; DATAGRAM_MAX_BYTES];
