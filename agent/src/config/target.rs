@@ -1,4 +1,4 @@
-//! `[target.NAME]`: each key by itself ([`values`]), and then what goes together ([`target`]).
+//! `[target.NAME]`: each key by itself ([`values()`]), and then what goes together ([`target()`]).
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 

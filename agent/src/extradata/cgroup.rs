@@ -3,10 +3,10 @@
 //! The data path looks an id up in [`CgroupNames`], an immutable table behind an [`ArcSwap`]:
 //! no lock, no allocation, and never the last reference, so that it frees nothing. An id that is
 //! not there is told to [`CgroupResolver`], which lives on the control thread and makes a new
-//! table by a walk over the tree ([`super::cgroup_walk`]), on a thread that may block. No record
+//! table by a walk over the tree (`cgroup_walk`), on a thread that may block. No record
 //! waits for that; until then it has the leaf name alone.
 //!
-//! Bounds: a walk at most once a second and for at most a twentieth of the time; [`GROUPS_MAX`]
+//! Bounds: a walk at most once a second and for at most a twentieth of the time; `GROUPS_MAX`
 //! groups; of those that are gone the last [`GONE_MAX`], for an hour, because
 //! their records may still be under way. An id is the same group for the whole boot (kernfs
 //! counts on), and groups of this hierarchy cannot be renamed, so what was right once stays right.

@@ -4,7 +4,7 @@
 //! What a file or variable says
 //! is taken as it is, not looked through for templates again.
 //!
-//! Files are taken as [`super::template_file`] says. Files and variables are one line of UTF-8;
+//! Files are taken as `template_file` says. Files and variables are one line of UTF-8;
 //! line ends at a file's end are dropped, and one inside is refused, because sending the first
 //! line alone would hide that it is the wrong file. Length and use of the value are the caller's concern
 //! ([`crate::netconsole::format::userdata`]); an empty one makes no line there.

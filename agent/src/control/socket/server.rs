@@ -2,7 +2,7 @@
 //!
 //! A client that sends nonsense, too much or nothing, or that does not read, costs one
 //! task, [`REQUEST_MAX_BYTES`] and one reply for as long as the patience lasts. There are
-//! at most [`CLIENTS_MAX`] of root's and as many of the group's, so that the group cannot
+//! at most `CLIENTS_MAX` of root's and as many of the group's, so that the group cannot
 //! keep root out. Requests of one client are answered one after the other.
 
 use std::{
