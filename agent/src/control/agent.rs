@@ -379,6 +379,7 @@ impl ControlView<'_> {
             targets: manager.status(),
             config_error: desk.error.clone(),
             config_generation: desk.generation,
+            removed: desk.removed.clone(),
             refused: self.refusals.read(),
         }
     }

@@ -26,13 +26,15 @@ pub(super) struct Desk {
     pub(super) generation: u64,
     /// Why the files are not what is in force.
     pub(super) error: Option<String>,
+    /// Targets of the files that were removed live.
+    pub(super) removed: Vec<String>,
     /// When the level of the log becomes the one before again, and which that was.
     level_until: Option<(Instant, String)>,
 }
 
 impl Desk {
     pub(super) fn new(sources: Sources, agent: config::Agent) -> Self {
-        Self { sources, agent, generation: 1, error: None, level_until: None }
+        Self { sources, agent, generation: 1, error: None, removed: Vec::new(), level_until: None }
     }
 
     /// Carries out all requests but `status`.
@@ -128,6 +130,7 @@ impl Desk {
         if !config.warnings.report.is_empty() {
             warnings.push(config.warnings.report.clone());
         }
+        self.removed.clone_from(&config.removed);
         self.generation += 1;
         Ok(warnings)
     }

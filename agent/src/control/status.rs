@@ -33,6 +33,9 @@ pub struct Status {
     /// each reload that changed something or could have.
     #[serde(default)]
     pub config_generation: u64,
+    /// Targets of the files that were removed live.
+    #[serde(default)]
+    pub removed: Vec<String>,
     /// What was refused at the control socket.
     #[serde(default)]
     pub refused: RefusedStatus,
@@ -193,6 +196,12 @@ pub struct Account {
     pub approximated: u64,
     /// Packets handed to the way out.
     pub packets: u64,
+    /// Messages (of operators, keepalives, notices) that the kernel took; they are no records.
+    #[serde(default)]
+    pub messages: u64,
+    /// Messages that could not be sent.
+    #[serde(default)]
+    pub messages_lost: u64,
     /// Whether the sum is right.
     pub balances: bool,
 }
@@ -212,6 +221,8 @@ impl From<Ledger> for Account {
             queued: ledger.queued(),
             approximated: ledger.approximated,
             packets: ledger.packets,
+            messages: ledger.messages,
+            messages_lost: ledger.messages_lost,
             balances: ledger.balances(),
         }
     }
@@ -253,6 +264,9 @@ impl Account {
         }
         if self.approximated > 0 {
             let _ = write!(line, ", approximated {}", self.approximated);
+        }
+        if self.messages + self.messages_lost > 0 {
+            let _ = write!(line, "; messages {}, lost {}", self.messages, self.messages_lost);
         }
         if !self.balances {
             line.push_str(" -- DOES NOT BALANCE, please report this");

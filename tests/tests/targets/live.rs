@@ -65,9 +65,18 @@ fn a_target_is_added_and_removed() {
     both(&mut scene);
     scene.agent.command(&["reload"]);
     both(&mut scene);
+    scene.agent.command(&["target", "disable", "peer"]);
+    let live = |scene: &Scene| scene.agent.status().targets[0].live.clone();
+    assert_eq!(live(&scene), ["enabled"]);
+    scene.agent.command(&["target", "enable", "peer"]);
+    assert!(live(&scene).is_empty());
     scene.agent.command(&["target", "remove", "other"]);
     scene.agent.wait(Duration::from_secs(5), |status| status.targets.len() == 1);
     scene.hear("without the other.");
+    assert!(scene.agent.status().removed.is_empty(), "it was in no file");
+    scene.agent.command(&["target", "remove", "peer"]);
+    scene.agent.wait(Duration::from_secs(5), |status| status.targets.is_empty());
+    assert_eq!(scene.agent.status().removed, ["peer"]);
 }
 
 /// A message reaches its target alone, with the target's data, and no receiver takes it

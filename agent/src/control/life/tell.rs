@@ -117,6 +117,11 @@ impl Life {
             State::Waiting(reason) => (Some(reason.text.clone()), Some(reason.kind.name())),
             _ => (None, None),
         };
+        let mut live = self.config.live.clone();
+        let is_on = matches!(self.machine.state(), State::Waiting(_) | State::Active);
+        if is_on != self.config.enabled && !live.iter().any(|key| key == "enabled") {
+            live.push("enabled".to_owned());
+        }
         let way = self.machine.way().filter(|_| self.is_active());
         let found = self.found.as_ref().filter(|_| self.is_active());
         TargetStatus {
@@ -142,7 +147,7 @@ impl Life {
             warnings: found.map(|way| self.warnings(way)).unwrap_or_default(),
             suspected: self.suspicion.records,
             transitions: self.history.iter().cloned().collect(),
-            live: self.config.live.clone(),
+            live,
             last_error: self.last_error.clone(),
             account: self.shared.ledger.read().into(),
         }

@@ -64,7 +64,7 @@ impl Outgoing {
 }
 
 /// A number that nobody can guess and no other host draws.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 

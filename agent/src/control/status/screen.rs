@@ -266,6 +266,9 @@ impl Status {
         if let Some(error) = self.config_error.as_ref().and_then(|error| error.lines().next()) {
             head.push(format!("configuration NOT IN USE: {error}"));
         }
+        if !self.removed.is_empty() {
+            head.push(format!("targets removed live: {}", self.removed.join(", ")));
+        }
         head.extend(self.refused.line());
         head.iter().map(|line| printable(line.as_bytes())).collect()
     }

@@ -29,6 +29,8 @@ fn target(name: &str, state: &str, remote: &str) -> TargetStatus {
             queued: 0,
             approximated: 0,
             packets: 0,
+            messages: 0,
+            messages_lost: 0,
             balances: true,
         },
     }
@@ -65,6 +67,7 @@ fn status() -> Status {
         targets: vec![fleet, away],
         config_error: None,
         config_generation: 1,
+        removed: Vec::new(),
         refused: RefusedStatus::default(),
     }
 }

@@ -41,6 +41,9 @@ impl Status {
         if let Some(line) = self.refused.line() {
             let _ = writeln!(text, "{line}");
         }
+        if !self.removed.is_empty() {
+            let _ = writeln!(text, "targets removed live: {}", self.removed.join(", "));
+        }
         for target in &self.targets {
             target.write_text(&mut text);
         }
