@@ -12,7 +12,10 @@ use crate::{
     config,
     egress::{Egress, EgressKind, OpenError, packet, pcap, udp, xdp},
     frame::{FrameAddresses, HeaderError, HeaderTemplate},
-    net::{BlockKind, KnownDevice, NextHop, ResolveError, Resolver, Wanted, choose_egress},
+    net::{
+        BlockKind, KnownDevice, NextHop, ResolveError, Resolver, Wanted, choose_egress,
+        egresses_to_try,
+    },
     target::state::{Reason, WaitKind, Way},
 };
 
@@ -250,12 +253,7 @@ async fn find_one(
                 kind: WaitKind::EgressImpossible,
                 text: impossible.to_string(),
             })?;
-            let kinds = match (wish, kind) {
-                (None, EgressKind::Xdp) => {
-                    vec![EgressKind::Xdp, EgressKind::Packet, EgressKind::Udp]
-                }
-                _ => vec![kind],
-            };
+            let kinds = egresses_to_try(wish, kind);
             way(kinds, &reason, Some(hop))
         }
     };
