@@ -796,7 +796,7 @@ fn one_control_socket_serves_one_agent() {
     assert!(socket.exists(), "a killed agent leaves its socket");
     let mut third = start();
     third.wait_for_socket(&socket);
-    // SIGHUP is no end, SIGINT is one.
+    // SIGHUP is a reload, SIGINT the end.
     third.signal(Signal::HUP);
     for _ in 0..30 {
         // Each answer is a turn of the loop that also sees the signal.
@@ -805,7 +805,7 @@ fn one_control_socket_serves_one_agent() {
     third.signal(Signal::INT);
     let (code, log) = third.end();
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("SIGHUP is ignored"), "{log}");
+    assert!(log.contains("The configuration was read anew"), "{log}");
     assert!(!socket.exists());
 }
 
