@@ -39,7 +39,9 @@ pub struct Machine<W> {
     pub(super) held: Option<Held<W>>,
     /// A way that could not be opened or got stuck; not taken before the timer `Upgrade`.
     pub(super) avoided: Option<W>,
+    /// Waits since it was last active.
     pub(super) retries: u32,
+    /// Times a better way was given up since one has lasted.
     pub(super) upgrades: u32,
     pub(super) next_ticket: u64,
 }
@@ -197,11 +199,13 @@ impl<W: Way> Machine<W> {
     }
 
     fn found(&mut self, way: W, effects: &mut Effects<W>) {
-        self.retries = 0;
         // What is remembered or under way may have changed in everything but the socket.
         match &mut self.avoided {
             Some(avoided) if avoided.key() == way.key() => *avoided = way.clone(),
-            Some(_) => self.forget_avoided(effects),
+            Some(_) => {
+                self.upgrades = 0;
+                self.forget_avoided(effects);
+            }
             None => {}
         }
         if let Some(opening) = &mut self.opening
@@ -315,7 +319,15 @@ impl<W: Way> Machine<W> {
 
     fn timer(&mut self, timer: Timer, effects: &mut Effects<W>) {
         match timer {
-            Timer::Retry | Timer::Recheck => self.changed(effects),
+            Timer::Retry => self.changed(effects),
+            Timer::Recheck => {
+                // Being open is no proof: a queue that binds and never sends comes this far
+                // each time. One that has lasted until now was worth the change.
+                if self.state == State::Active && self.avoided.is_none() {
+                    self.upgrades = 0;
+                }
+                self.changed(effects);
+            }
             Timer::Upgrade => self.upgrade(effects),
             Timer::Drain => {
                 if self.state == State::Draining {
@@ -350,6 +362,8 @@ impl<W: Way> Machine<W> {
 
     fn activate(&mut self, socket: SocketId, way: W, effects: &mut Effects<W>) {
         self.state = State::Active;
+        // Not sooner: a way that is found and cannot be opened is no success.
+        self.retries = 0;
         effects.push(Effect::Disarm(Timer::Retry));
         effects.push(Effect::Bind(socket, way));
     }
@@ -394,7 +408,7 @@ impl<W: Way> Machine<W> {
     }
 
     fn forget_avoided(&mut self, effects: &mut Effects<W>) {
-        (self.avoided, self.upgrades) = (None, 0);
+        self.avoided = None;
         effects.push(Effect::Disarm(Timer::Upgrade));
         if self.state == State::Active {
             self.opening = None;

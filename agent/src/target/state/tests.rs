@@ -45,6 +45,10 @@ struct World {
     opens: Vec<(Ticket, TestWay)>,
     armed: BTreeSet<Timer>,
     sockets: u64,
+    /// Waits for another look since it was last active.
+    waits: u32,
+    /// Better ways given up since one was used and lasted until the next look.
+    given_up: u32,
     /// What happened, for the message of a failure.
     trace: Vec<String>,
 }
@@ -59,6 +63,8 @@ impl World {
             opens: Vec::new(),
             armed: BTreeSet::new(),
             sockets: 0,
+            waits: 0,
+            given_up: 0,
             trace: Vec::new(),
         }
     }
@@ -91,6 +97,17 @@ impl World {
 
     fn step(&mut self, event: Event<TestWay>) {
         self.trace.push(format!("{event:?}"));
+        let before = self.machine.clone();
+        let is_off = matches!(before.state, State::Disabled | State::Draining);
+        match &event {
+            Event::Enable if is_off => (self.waits, self.given_up) = (0, 0),
+            Event::Timer(Timer::Recheck)
+                if before.state == State::Active && before.avoided.is_none() =>
+            {
+                self.given_up = 0;
+            }
+            _ => {}
+        }
         match &event {
             Event::Looked(ticket, _) => self.looks.retain(|look| look != ticket),
             Event::Opened(ticket, socket) => {
@@ -105,7 +122,9 @@ impl World {
             }
             _ => {}
         }
-        for effect in self.machine.handle(event) {
+        let effects = self.machine.handle(event.clone());
+        self.judge_upgrade(&before, &event, &effects);
+        for effect in effects {
             match effect {
                 Effect::Look(ticket) => {
                     self.looks.push(ticket);
@@ -127,6 +146,7 @@ impl World {
                         "bound to a wrong socket"
                     );
                     self.bound = Some(socket);
+                    self.waits = 0;
                 }
                 Effect::Unbind => assert!(self.bound.take().is_some(), "unbound twice"),
                 Effect::Release(socket) => {
@@ -135,6 +155,11 @@ impl World {
                 }
                 Effect::Arm(timer, after) => {
                     assert!(!after.is_zero());
+                    if timer == Timer::Retry {
+                        let wanted = doubled(1, self.waits, 30);
+                        assert_eq!(after.as_secs(), wanted, "no backoff: {:#?}", self.trace);
+                        self.waits += 1;
+                    }
                     self.armed.insert(timer);
                 }
                 Effect::Disarm(timer) => {
@@ -143,6 +168,35 @@ impl World {
             }
         }
         self.check();
+    }
+
+    /// Each time a better way is given up, it takes longer until it is tried again.
+    fn judge_upgrade(
+        &mut self,
+        before: &Machine<TestWay>,
+        event: &Event<TestWay>,
+        effects: &[Effect<TestWay>],
+    ) {
+        let gives_up = match event {
+            Event::OpenFailed(..) => true,
+            // The last resort has nothing worse to go to, and is not given up.
+            Event::Stuck(_) => before.way().is_some_and(|way| way.fallback().is_some()),
+            // Another way altogether has no past.
+            Event::Looked(..) if before.avoided.is_some() && self.machine.avoided.is_none() => {
+                self.given_up = 0;
+                false
+            }
+            _ => false,
+        };
+        let after = effects.iter().rev().find_map(|effect| match effect {
+            Effect::Arm(Timer::Upgrade, after) => Some(after.as_secs()),
+            _ => None,
+        });
+        if let Some(after) = after.filter(|_| gives_up) {
+            let wanted = doubled(5, self.given_up, 300);
+            assert_eq!(after, wanted, "no backoff of the better way: {:#?}", self.trace);
+            self.given_up += 1;
+        }
     }
 
     fn check(&self) {
@@ -212,23 +266,31 @@ impl World {
         }
     }
 
-    /// The world with numbers made relative and delays left out, to recognise it again.
+    /// The world without the numbers of tickets and sockets and with long delays taken as
+    /// equal, to recognise it again.
     fn canonical(&self) -> String {
-        let machine = &self.machine;
-        let ticket = |ticket: Ticket| machine.next_ticket - ticket.0;
-        let mut anonymous = machine.clone();
-        (anonymous.retries, anonymous.upgrades, anonymous.next_ticket) = (0, 0, 0);
-        anonymous.look = machine.look.map(|look| Ticket(self.looks.len() as u64 + ticket(look)));
+        let mut anonymous = self.machine.clone();
+        anonymous.retries = anonymous.retries.min(FEW);
+        anonymous.upgrades = anonymous.upgrades.min(FEW);
+        anonymous.next_ticket = 0;
+        anonymous.look = anonymous.look.map(|_| Ticket(0));
         if let Some(opening) = &mut anonymous.opening {
             opening.ticket = Ticket(0);
         }
         if let Some(held) = &mut anonymous.held {
             held.socket = SocketId(0);
         }
-        anonymous.look = anonymous.look.map(|_| Ticket(0));
         let opens: Vec<_> = self.opens.iter().map(|(_, way)| way).collect();
-        format!("{anonymous:?} {} {opens:?} {:?}", self.looks.len(), self.armed)
+        let times = (self.waits.min(FEW), self.given_up.min(FEW));
+        format!("{anonymous:?} {times:?} {} {opens:?} {:?}", self.looks.len(), self.armed)
     }
+}
+
+/// Worlds that differ in what came more often than this are taken as the same.
+const FEW: u32 = 1;
+
+fn doubled(first: u64, times: u32, most: u64) -> u64 {
+    (first << times.min(16)).min(most)
 }
 
 /// Walks breadth first through all worlds that differ, up to a number of events;
@@ -366,6 +428,49 @@ fn a_stuck_socket_is_given_up() {
     assert_eq!(world.opens.last().map(|(_, way)| way.kind), Some(1));
 }
 
+/// A queue that binds and never sends must not take the target down every few seconds.
+#[test]
+fn a_way_that_opens_and_gets_stuck_is_tried_less_and_less() {
+    let mut world = active();
+    let stuck_and_up = |world: &mut World| {
+        let stuck = Event::Stuck(reason(WaitKind::SocketDead));
+        let effects = world.machine.clone().handle(stuck.clone());
+        world.step(stuck);
+        for _ in 0..2 {
+            let (ticket, socket) = (world.opens.last().unwrap().0, SocketId(world.sockets + 1));
+            world.step(Event::Opened(ticket, socket));
+            if world.armed.contains(&Timer::Upgrade) {
+                world.step(Event::Timer(Timer::Upgrade));
+            }
+        }
+        assert_eq!(world.machine.way(), Some(&A));
+        effects.iter().find_map(|effect| match effect {
+            Effect::Arm(Timer::Upgrade, after) => Some(after.as_secs()),
+            _ => None,
+        })
+    };
+    let delays: Vec<_> = (0..8).filter_map(|_| stuck_and_up(&mut world)).collect();
+    assert_eq!(delays, [5, 10, 20, 40, 80, 160, 300, 300]);
+    // It has lasted: what was is forgotten.
+    world.step(Event::Timer(Timer::Recheck));
+    let look = *world.looks.last().unwrap();
+    world.step(Event::Looked(look, Ok(A)));
+    assert_eq!(stuck_and_up(&mut world), Some(5));
+}
+
+#[test]
+fn a_socket_that_opens_after_the_target_was_switched_off_is_released() {
+    let mut world = World::new();
+    world.step(Event::Enable);
+    world.step(Event::Looked(Ticket(1), Ok(A)));
+    world.step(Event::Disable);
+    assert_eq!(world.machine.state, State::Disabled);
+    let late = Event::Opened(Ticket(2), SocketId(1));
+    assert_eq!(world.machine.clone().handle(late.clone()), [Effect::Release(SocketId(1))]);
+    world.step(late);
+    assert_eq!(world.machine.state, State::Disabled);
+}
+
 #[test]
 fn switching_off_lets_what_was_handed_over_leave() {
     let mut world = active();
@@ -374,6 +479,38 @@ fn switching_off_lets_what_was_handed_over_leave() {
     assert_eq!(world.claims.len(), 1);
     world.step(Event::Drained);
     assert_eq!((&world.machine.state, world.claims.len()), (&State::Disabled, 0));
+}
+
+/// `egress = "xdp"` and a queue that another program keeps: the way is found each time, and
+/// cannot be opened.
+#[test]
+fn a_way_without_another_that_cannot_be_opened_is_tried_less_and_less() {
+    const LAST: TestWay = TestWay { kind: 2, ..A };
+    let mut world = World::new();
+    world.step(Event::Enable);
+    let delays: Vec<_> = (0..7)
+        .map(|_| {
+            let look = *world.looks.last().unwrap();
+            world.step(Event::Looked(look, Ok(LAST)));
+            let busy = Event::OpenFailed(world.opens.last().unwrap().0, reason(WaitKind::BindBusy));
+            let effects = world.machine.clone().handle(busy.clone());
+            world.step(busy);
+            world.step(Event::Timer(Timer::Retry));
+            match effects[..] {
+                [Effect::Arm(Timer::Retry, after)] => after.as_secs(),
+                _ => panic!("{effects:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    let look = *world.looks.last().unwrap();
+    world.step(Event::Looked(look, Ok(LAST)));
+    let (ticket, _) = *world.opens.last().unwrap();
+    world.step(Event::Opened(ticket, SocketId(1)));
+    world.step(Event::Dead(SocketId(1), reason(WaitKind::SocketDead)));
+    let look = *world.looks.last().unwrap();
+    let effects = world.machine.handle(Event::Looked(look, Err(reason(WaitKind::NoRoute))));
+    assert_eq!(effects, [Effect::Arm(Timer::Retry, Duration::from_secs(1))]);
 }
 
 #[test]
