@@ -1,7 +1,9 @@
 //! Changes by command, and messages of operators.
 
 use std::{
+    fs::Permissions,
     io::{BufRead as _, BufReader},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -145,6 +147,34 @@ fn a_keepalive_comes_after_each_activation() {
     scene.hear("something else.");
     let count = scene.arrived.iter().filter(|datagram| is_one(datagram)).count();
     assert_eq!(count, 1, "{:?}", scene.arrived);
+}
+
+/// Members of the group may look and speak; what they may not is refused and counted; others
+/// do not get in at all.
+#[test]
+fn the_group_may_look_and_speak() {
+    let agent_table = "control_group = \"1\"\n";
+    let Some(mut scene) = Scene::start_with("group", agent_table, PEER, 1) else { return };
+    let socket = scene.agent.socket();
+    let folder = socket.parent().expect("its folder");
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("let others in");
+    let run = |gid: u32, arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--socket").arg(&socket).uid(65534).gid(gid);
+        let output = command.output().expect("run the command");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), text)
+    };
+    assert!(run(1, &["status"]).0);
+    assert!(run(1, &["send", "peer", "from the group"]).0);
+    scene.wait_for("the message", |datagram| datagram.contains("from the group"));
+    for refused in [&["reload"][..], &["target", "disable", "peer"], &["tail", "peer"]] {
+        let (ok, said) = run(1, refused);
+        assert!(!ok && said.contains("root"), "{refused:?}: {said}");
+    }
+    assert_eq!(scene.agent.status().refused.not_allowed, 3);
+    let (ok, said) = run(65534, &["status"]);
+    assert!(!ok && said.contains("control_group"), "{said}");
 }
 
 /// A copy of what is sent, and the target goes on the same.
