@@ -312,7 +312,7 @@ fn a_queue_that_does_not_exist_is_found() {
     let report = Doctor::new(&format!("{TARGET}queue = 9\n")).run(&pair.left);
     report.expect_code(OK);
     report.expect(PEER, "queue", "warn", &["queue 9 does not exist"]);
-    report.expect(PEER, "egress", "warn", &["auto takes packet", "Invalid argument"]);
+    report.expect(PEER, "egress", "warn", &["auto takes udp", "Invalid argument"]);
 }
 
 #[test]

@@ -12,10 +12,7 @@ use crate::{
     config,
     egress::{Egress, EgressKind, OpenError, packet, pcap, udp, xdp},
     frame::{FrameAddresses, HeaderError, HeaderTemplate},
-    net::{
-        BlockKind, KnownDevice, NextHop, ResolveError, Resolver, Wanted, choose_egress,
-        egresses_to_try,
-    },
+    net::{BlockKind, KnownDevice, NextHop, ResolveError, Resolver, Wanted, choose_egress},
     target::state::{Reason, WaitKind, Way},
 };
 
@@ -253,7 +250,12 @@ async fn find_one(
                 kind: WaitKind::EgressImpossible,
                 text: impossible.to_string(),
             })?;
-            let kinds = egresses_to_try(wish, kind);
+            let kinds = match (wish, kind) {
+                (None, EgressKind::Xdp) => {
+                    vec![EgressKind::Xdp, EgressKind::Packet, EgressKind::Udp]
+                }
+                _ => vec![kind],
+            };
             way(kinds, &reason, Some(hop))
         }
     };

@@ -45,8 +45,8 @@ impl Facts {
     pub(super) async fn gather(kernel_config: &KernelConfig) -> Self {
         let mut facts = Self::default();
         // Asking would make the kernel load the module, and without it there are no rules.
-        let loaded = Path::new("/sys/module/nf_tables").exists()
-            || kernel_config.is_built_in("NF_TABLES", "nf_tables");
+        let loaded =
+            Path::new("/sys/module/nf_tables").exists() || kernel_config.is_built_in("NF_TABLES");
         if loaded {
             match tokio::time::timeout(ANSWER_LIMIT, nftables_chains()).await {
                 Ok(Ok(chains)) => facts.chains.extend(chains),

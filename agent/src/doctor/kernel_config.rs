@@ -50,12 +50,9 @@ impl KernelConfig {
             .then(|| matches!(self.options.get(option).map(String::as_str), Some("y" | "m")))
     }
 
-    /// Whether an option is known to be `y`, or a module to be built in.
-    pub(super) fn is_built_in(&self, option: &str, module: &str) -> bool {
-        let file = format!("/{module}.ko");
-        // Lines of `modules.dep` have a colon.
+    /// Whether an option is known to be `y`.
+    pub(super) fn is_built_in(&self, option: &str) -> bool {
         self.options.get(option).is_some_and(|value| value == "y")
-            || self.modules.lines().any(|line| !line.contains(':') && line.ends_with(&file))
     }
 
     /// Whether a module of this name is built in or installed for the running kernel.
@@ -95,15 +92,12 @@ mod tests {
 
     #[test]
     fn modules_are_found_by_their_whole_name() {
-        let mut config = KernelConfig::with_modules(
+        let config = KernelConfig::with_modules(
             "kernel/drivers/net/netconsole.ko.xz: kernel/fs/configfs/configfs.ko.xz\n\
              kernel/net/xnf_tables.ko:\n",
         );
         assert!(config.has_module("netconsole"));
         assert!(!config.has_module("configfs"), "a dependency alone");
         assert!(!config.has_module("nf_tables"));
-        config.modules = "kernel/net/netfilter/nf_tables.ko\nkernel/x/netconsole.ko: a.ko\n".into();
-        assert!(config.is_built_in("NF_TABLES", "nf_tables"));
-        assert!(!config.is_built_in("NETCONSOLE", "netconsole"));
     }
 }

@@ -60,13 +60,12 @@ pub(super) fn out(facts: &Facts, egress: &Egress) -> Finding {
         (Opened::Refused { finding, remedy }, None) => {
             Finding::fail(object, format!("{name} ({reason}): {finding}"), remedy.as_str())
         }
-        (Opened::Refused { finding, remedy }, Some((_, Opened::Refused { finding: last, .. }))) => {
-            let text = format!("neither xdp nor packet nor udp: {finding}; {last}");
-            Finding::fail(object, text, remedy.as_str())
+        (Opened::Refused { finding, remedy }, Some(Opened::Refused { finding: udp, .. })) => {
+            Finding::fail(object, format!("neither xdp nor udp: {finding}; {udp}"), remedy.as_str())
         }
-        (Opened::Refused { finding, remedy }, Some((kind, _))) => Finding::warn(
+        (Opened::Refused { finding, remedy }, Some(_)) => Finding::warn(
             object,
-            format!("auto takes {}, because AF_XDP is not possible: {finding}", kind.name()),
+            format!("auto takes udp, because AF_XDP is not possible: {finding}"),
             remedy.as_str(),
         ),
         (Opened::NotTried, _) => Finding::warn(

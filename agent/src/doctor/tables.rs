@@ -67,8 +67,7 @@ impl Tables {
         first(self.handle.link().get().match_index(ifindex).execute()).await.map(Link::from)
     }
 
-    /// The qdiscs for outgoing packets that somebody configured: those that the kernel attaches by
-    /// itself have no handle, and `ingress` is for what comes in.
+    /// The qdiscs that somebody configured: those that the kernel attaches by itself have no handle.
     pub(super) async fn configured_qdiscs(&self, ifindex: u32) -> Vec<String> {
         let index = i32::try_from(ifindex).unwrap_or(0);
         let qdiscs = all(self.handle.qdisc().get().index(index).execute()).await;
@@ -82,7 +81,6 @@ impl Tables {
                     _ => None,
                 })
             })
-            .filter(|kind| kind != "ingress")
             .collect()
     }
 

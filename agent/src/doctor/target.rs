@@ -19,8 +19,8 @@ use super::{
 use crate::{
     config,
     egress::{EgressKind, OpenError, packet, udp, xdp},
-    names::{IpVersion, NameError, Names},
-    net::{NextHop, ResolveError, Resolver, Wanted, choose_egress, egresses_to_try},
+    names::Names,
+    net::{NextHop, ResolveError, Resolver, Wanted, choose_egress},
 };
 
 /// How long a neighbour may take to answer; as long as the agent itself waits at its start.
@@ -74,27 +74,22 @@ pub(super) async fn examine(targets: &[config::Target], looks: &Looks<'_>) -> Ve
 const ALLOW_NETLINK: &str =
     "let this process open netlink sockets (RestrictAddressFamilies= needs AF_NETLINK)";
 
-/// The addresses that a target may send to, in the order in which the agent tries them.
-async fn remote_addresses(target: &config::Target) -> Result<Vec<SocketAddr>, way::Blocked> {
+/// The address that a target sends to.
+async fn remote_address(target: &config::Target) -> Result<SocketAddr, way::Blocked> {
     let (host, port) = match &target.remote {
-        config::Remote::Address(address) => return Ok(vec![*address]),
+        config::Remote::Address(address) => return Ok(*address),
         config::Remote::Name { host, port } => (host, *port),
     };
-    let blocked = |error: NameError| {
+    let answer = Names::default().look_up(host).await.map_err(|error| {
         let (finding, remedy) = split_remedy(&error);
         way::Blocked { object: "name", finding, remedy }
-    };
-    let answer = Names::default().look_up(host).await.map_err(blocked)?;
-    let version = target.local_ip.map(IpVersion::of);
-    let fits = |ip: &IpAddr| version.is_none_or(|version| IpVersion::of(*ip) == version);
-    let addresses: Vec<SocketAddr> =
-        answer.addresses.into_iter().filter(fits).map(|ip| SocketAddr::new(ip, port)).collect();
-    match (addresses.is_empty(), version) {
-        (true, Some(wanted)) => {
-            Err(blocked(NameError::OtherVersion { host: host.clone(), wanted }))
-        }
-        _ => Ok(addresses),
-    }
+    })?;
+    let first = answer.addresses.first().copied();
+    first.map(|ip| SocketAddr::new(ip, port)).ok_or_else(|| way::Blocked {
+        object: "name",
+        finding: format!("{host} has no address"),
+        remedy: "give it an address record, or correct `remote`".to_owned(),
+    })
 }
 
 /// The addresses that are known without asking anybody.
@@ -111,37 +106,11 @@ struct Look {
     elsewhere: way::Elsewhere,
 }
 
-/// The first address to which there is a way counts, as for the agent; else the first.
 async fn look(target: &config::Target, resolver: &Resolver) -> Look {
-    let addresses = match remote_addresses(target).await {
-        Ok(addresses) => addresses,
-        Err(blocked) => return Look::new(Err(blocked)),
-    };
-    let mut first = None;
-    for address in addresses {
-        let look = look_to(target, address, resolver).await;
-        if !matches!(look.hop, Some(Err(_))) {
-            return look;
-        }
-        first.get_or_insert(look);
-    }
-    first.unwrap_or_else(|| {
-        Look::new(Err(way::Blocked {
-            object: "name",
-            finding: format!("{} has no address", target.remote),
-            remedy: "give it an address record, or correct `remote`".to_owned(),
-        }))
-    })
-}
-
-impl Look {
-    fn new(remote: Result<SocketAddr, way::Blocked>) -> Self {
-        Self { remote, hop: None, neighbour_denied: false, elsewhere: way::Elsewhere::No }
-    }
-}
-
-async fn look_to(target: &config::Target, remote: SocketAddr, resolver: &Resolver) -> Look {
-    let mut look = Look::new(Ok(remote));
+    let remote = remote_address(target).await;
+    let mut look =
+        Look { remote, hop: None, neighbour_denied: false, elsewhere: way::Elsewhere::No };
+    let Ok(remote) = look.remote else { return look };
     let wanted = Wanted {
         remote,
         device: target.device.clone(),
@@ -164,23 +133,18 @@ async fn look_to(target: &config::Target, remote: SocketAddr, resolver: &Resolve
             hop => hop,
         },
     };
-    look.elsewhere = match &hop {
-        Ok(hop) => match &hop.route_device {
-            Some(device) => way::Elsewhere::Device(device.clone()),
-            None if target.device.is_some() && hop.gateway.is_none() => {
-                let by_route = resolver.route(&Wanted { device: None, ..wanted }).await;
-                match by_route {
-                    Err(ResolveError::NoRoute { .. }) => way::Elsewhere::Nowhere,
-                    _ => way::Elsewhere::No,
-                }
+    if let Some(device) = &target.device {
+        let by_route = resolver.route(&Wanted { device: None, ..wanted }).await;
+        look.elsewhere = match (by_route, &hop) {
+            (Ok(by_route), Ok(hop)) if by_route.ifname == hop.ifname => way::Elsewhere::No,
+            (Ok(by_route), Err(_)) if by_route.ifname == *device => way::Elsewhere::No,
+            (Ok(by_route), _) => way::Elsewhere::Device(by_route.ifname),
+            (Err(ResolveError::NoRoute { .. }), Ok(hop)) if hop.gateway.is_none() => {
+                way::Elsewhere::Nowhere
             }
-            None => way::Elsewhere::No,
-        },
-        Err(ResolveError::NeighbourUnresolved { route_device: Some(device), .. }) => {
-            way::Elsewhere::Device(device.clone())
-        }
-        Err(_) => way::Elsewhere::No,
-    };
+            (Err(_), _) => way::Elsewhere::No,
+        };
+    }
     look.hop = Some(hop);
     look
 }
@@ -322,33 +286,20 @@ impl Sockets<'_> {
             return way::Egress { choice, opened, fallback: None };
         };
         let choice = choose_egress(target.egress, hop).map_err(|error| split_remedy(&error));
-        let kinds = match &choice {
-            Ok((kind, _)) => egresses_to_try(target.egress, *kind),
-            Err(_) => Vec::new(),
-        };
-        let mut tried = kinds.into_iter().map(|kind| {
-            let opened = match kind {
-                EgressKind::Xdp | EgressKind::Packet if !may_open_raw => way::Opened::NotTried,
-                EgressKind::Xdp => self.try_xdp(target.queue, hop),
-                EgressKind::Packet => {
-                    opened(packet::open(&packet::PacketOptions::new(hop.ifindex, &hop.ifname)))
-                }
-                _ => try_udp(target, remote, hop),
-            };
-            (kind, opened)
-        });
-        let opened = tried.next().map_or(way::Opened::NotTried, |(_, opened)| opened);
-        let is_refused = |opened: &way::Opened| matches!(opened, way::Opened::Refused { .. });
-        let mut fallback = None;
-        if is_refused(&opened) {
-            for (kind, opened) in tried {
-                let works = !is_refused(&opened);
-                fallback = Some((kind, opened));
-                if works {
-                    break;
-                }
+        let opened = match &choice {
+            Ok((EgressKind::Xdp | EgressKind::Packet, _)) if !may_open_raw => way::Opened::NotTried,
+            Ok((EgressKind::Xdp, _)) => self.try_xdp(target.queue, hop),
+            Ok((EgressKind::Packet, _)) => {
+                let options = packet::PacketOptions::new(hop.ifindex, &hop.ifname);
+                opened(packet::open(&options))
             }
-        }
+            Ok(_) => try_udp(target, remote),
+            Err(_) => way::Opened::NotTried,
+        };
+        let falls_back = target.egress.is_none()
+            && matches!(choice, Ok((EgressKind::Xdp, _)))
+            && matches!(opened, way::Opened::Refused { .. });
+        let fallback = falls_back.then(|| try_udp(target, remote));
         way::Egress { choice, opened, fallback }
     }
 
@@ -383,12 +334,12 @@ fn opened<T>(result: Result<T, OpenError>) -> way::Opened {
     }
 }
 
-fn try_udp(target: &config::Target, remote: SocketAddr, hop: &NextHop) -> way::Opened {
+fn try_udp(target: &config::Target, remote: SocketAddr) -> way::Opened {
     let any: IpAddr =
         if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     opened(udp::open(&udp::UdpOptions {
         local: Some(SocketAddr::new(target.local_ip.unwrap_or(any), target.local_port)),
-        device: target.device.as_ref().map(|_| hop.ifname.clone()),
+        device: target.device.clone(),
         ..udp::UdpOptions::new(remote)
     }))
 }

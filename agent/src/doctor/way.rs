@@ -77,8 +77,8 @@ pub(super) struct Egress {
     /// The kind and why; or what is wrong and the remedy.
     pub(super) choice: Result<(EgressKind, String), (String, String)>,
     pub(super) opened: Opened,
-    /// Where `auto` cannot have AF_XDP: the next best kind that opens, or the last of them.
-    pub(super) fallback: Option<(EgressKind, Opened)>,
+    /// UDP, where `auto` cannot have AF_XDP.
+    pub(super) fallback: Option<Opened>,
 }
 
 /// What came of opening a socket.
@@ -164,7 +164,7 @@ impl Egress {
     /// What is really used, if anything works.
     fn kind(&self) -> Option<EgressKind> {
         match (&self.opened, &self.fallback) {
-            (Opened::Refused { .. }, Some((kind, Opened::Yes))) => Some(*kind),
+            (Opened::Refused { .. }, Some(Opened::Yes)) => Some(EgressKind::Udp),
             (Opened::Refused { .. }, _) => None,
             _ => self.wished(),
         }

@@ -53,9 +53,6 @@ impl Question<'_> {
         for name in self.conf.candidates(self.host).ok_or_else(not_a_name)? {
             match self.ask_servers(&name).await {
                 Ok(resolved) => return Ok(resolved),
-                // As in glibc (resolv/res_query.c): who does not know whether the first name is
-                // there must not take another one for it.
-                Err(error @ NameError::Timeout { .. }) => return Err(error),
                 Err(error) => told = Some(error.more_telling(told)),
             }
         }

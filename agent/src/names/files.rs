@@ -1,8 +1,8 @@
 //! The system's files about names: `/etc/hosts` (`man 5 hosts`) and
 //! `/etc/resolv.conf` (`man 5 resolv.conf`).
 //!
-//! Both are read anew for each look-up (every 30 seconds at most, and once a second while
-//! there is no answer), so that a file which DHCP rewrites counts at once. The hosts file may be a block list
+//! Both are read anew for each look-up, which happens every 30 seconds at most, so
+//! that a file which DHCP rewrites counts at once. The hosts file may be a block list
 //! of megabytes: it is searched for one name, not kept.
 
 use std::{

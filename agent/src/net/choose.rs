@@ -48,16 +48,6 @@ pub fn choose_egress(
     }
 }
 
-/// The kinds that are tried in turn where `chosen` came of `wanted`, best first: `auto` does
-/// without AF_XDP if its socket cannot be had.
-#[must_use]
-pub fn egresses_to_try(wanted: Option<EgressKind>, chosen: EgressKind) -> Vec<EgressKind> {
-    match (wanted, chosen) {
-        (None, EgressKind::Xdp) => vec![EgressKind::Xdp, EgressKind::Packet, EgressKind::Udp],
-        _ => vec![chosen],
-    }
-}
-
 fn frames_impossible(hop: &NextHop) -> Option<&'static str> {
     if hop.local_route {
         Some("the remote is this host")

@@ -24,7 +24,7 @@ mod xfrm;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-pub use self::choose::{EgressImpossible, choose_egress, egresses_to_try};
+pub use self::choose::{EgressImpossible, choose_egress};
 pub use self::device::KnownDevice;
 pub use self::error::{BlockKind, NetError, ResolveError};
 pub use self::links::{NeighbourChange, NetEvent, NetEventKind};
