@@ -17,6 +17,7 @@ mod kernel_config;
 mod leaving;
 mod netconsole;
 mod privileges;
+mod sockets;
 mod tables;
 mod target;
 mod text;
@@ -245,6 +246,7 @@ fn read_trimmed(path: impl AsRef<Path>) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::NameError;
 
     fn report(findings: Vec<Finding>) -> Report {
         Report { sections: vec![Section { area: "target a".to_owned(), findings }] }
@@ -276,6 +278,12 @@ mod tests {
         let (finding, remedy) = split_remedy(&"cannot do it: why; do this, or that; or both");
         assert_eq!(finding, "cannot do it: why");
         assert_eq!(remedy, "do this, or that; or both");
-        assert!(!split_remedy(&"odd").1.is_empty());
+        let (_, of_none) = split_remedy(&"odd");
+        assert!(!of_none.is_empty());
+        for error in NameError::one_of_each() {
+            let (finding, remedy) = split_remedy(&error);
+            assert_ne!(remedy, of_none, "{error}");
+            assert!(finding.contains("fleet.test"), "{finding}");
+        }
     }
 }

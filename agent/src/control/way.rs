@@ -12,7 +12,10 @@ use crate::{
     config,
     egress::{Egress, EgressKind, OpenError, packet, pcap, udp, xdp},
     frame::{FrameAddresses, HeaderError, HeaderTemplate},
-    net::{BlockKind, KnownDevice, NextHop, ResolveError, Resolver, Wanted, choose_egress},
+    net::{
+        BlockKind, KnownDevice, NextHop, ResolveError, Resolver, Wanted, choose_egress,
+        egress_kinds,
+    },
     target::state::{Reason, WaitKind, Way},
 };
 
@@ -250,13 +253,7 @@ async fn find_one(
                 kind: WaitKind::EgressImpossible,
                 text: impossible.to_string(),
             })?;
-            let kinds = match (wish, kind) {
-                (None, EgressKind::Xdp) => {
-                    vec![EgressKind::Xdp, EgressKind::Packet, EgressKind::Udp]
-                }
-                _ => vec![kind],
-            };
-            way(kinds, &reason, Some(hop))
+            way(egress_kinds(wish, kind), &reason, Some(hop))
         }
     };
     // Frames that cannot be made are found out here, not when the pump is to send them.

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Finding, read_trimmed, tables::Link, tables::Tables};
-use crate::frame::mac_text;
+use super::{Finding, read_trimmed, tables::Tables};
+use crate::{frame::mac_text, net::Link};
 
 /// A device.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Facts {
             master,
             name: link.name,
             kind: link.kind,
-            ethernet: link.ethernet,
+            ethernet: link.mac.is_some(),
             loopback: link.loopback,
             up: link.up,
             carrier: link.carrier,

@@ -45,13 +45,22 @@ impl Facts {
     pub(super) async fn gather(kernel_config: &KernelConfig) -> Self {
         let mut facts = Self::default();
         // Asking would make the kernel load the module, and without it there are no rules.
-        let loaded =
-            Path::new("/sys/module/nf_tables").exists() || kernel_config.is_built_in("NF_TABLES");
-        if loaded {
-            match tokio::time::timeout(ANSWER_LIMIT, nftables_chains()).await {
+        let loaded = if Path::new("/sys/module/nf_tables").exists() {
+            Some(true)
+        } else {
+            // What is built in has no folder there unless it has parameters.
+            kernel_config.is_built_in("NF_TABLES", "nf_tables")
+        };
+        match loaded {
+            Some(true) => match tokio::time::timeout(ANSWER_LIMIT, nftables_chains()).await {
                 Ok(Ok(chains)) => facts.chains.extend(chains),
                 Ok(Err(error)) => facts.unknown = Some(format!("nftables: {error}")),
                 Err(_) => facts.unknown = Some("nftables gives no answer".to_owned()),
+            },
+            Some(false) => {}
+            None => {
+                let cause = "whether nftables is built into this kernel is not told anywhere";
+                facts.unknown = Some(cause.to_owned());
             }
         }
         for (path, name) in

@@ -10,8 +10,10 @@ const MAX_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, Default)]
 pub(super) struct KernelConfig {
     options: BTreeMap<String, String>,
-    /// `modules.builtin` and `modules.dep` of the running release.
-    modules: String,
+    /// `modules.builtin` of the running release; empty if there is none.
+    built_in: String,
+    /// `modules.dep` of the running release.
+    installed: String,
 }
 
 impl KernelConfig {
@@ -29,10 +31,9 @@ impl KernelConfig {
             }
         }
         let folder = Path::new("/lib/modules").join(release);
-        let modules = ["modules.builtin", "modules.dep"]
-            .map(|file| std::fs::read_to_string(folder.join(file)).unwrap_or_default())
-            .concat();
-        Self { modules, ..Self::parse(&text) }
+        let read = |file| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let (built_in, installed) = (read("modules.builtin"), read("modules.dep"));
+        Self { built_in, installed, ..Self::parse(&text) }
     }
 
     /// From the text of a `.config`.
@@ -41,7 +42,7 @@ impl KernelConfig {
             let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
             Some((name.to_owned(), value.to_owned()))
         });
-        Self { options: options.collect(), modules: String::new() }
+        Self { options: options.collect(), ..Self::default() }
     }
 
     /// Whether an option is `y` or `m`; `None` if the configuration is not known.
@@ -50,28 +51,38 @@ impl KernelConfig {
             .then(|| matches!(self.options.get(option).map(String::as_str), Some("y" | "m")))
     }
 
-    /// Whether an option is known to be `y`.
-    pub(super) fn is_built_in(&self, option: &str) -> bool {
-        self.options.get(option).is_some_and(|value| value == "y")
+    /// Whether the module `name`, which `option` asks for, is part of the kernel itself; `None` if
+    /// nothing tells.
+    pub(super) fn is_built_in(&self, option: &str, name: &str) -> Option<bool> {
+        if !self.options.is_empty() {
+            return Some(self.options.get(option).is_some_and(|value| value == "y"));
+        }
+        (!self.built_in.is_empty()).then(|| lists(&self.built_in, name))
     }
 
     /// Whether a module of this name is built in or installed for the running kernel.
     pub(super) fn has_module(&self, name: &str) -> bool {
-        let file = format!("/{name}.ko");
-        self.modules.lines().any(|line| {
-            line.split([':', ' ']).next().is_some_and(|path| {
-                path.find(&file).is_some_and(|at| {
-                    // Modules may be compressed.
-                    matches!(&path[at + file.len()..], "" | ".xz" | ".gz" | ".zst")
-                })
-            })
-        })
+        lists(&self.built_in, name) || lists(&self.installed, name)
     }
 
     #[cfg(test)]
-    pub(super) fn with_modules(modules: &str) -> Self {
-        Self { options: BTreeMap::new(), modules: modules.to_owned() }
+    pub(super) fn with_modules(built_in: &str, installed: &str) -> Self {
+        let (built_in, installed) = (built_in.to_owned(), installed.to_owned());
+        Self { options: BTreeMap::new(), built_in, installed }
     }
+}
+
+/// Whether a list of modules has one of this name.
+fn lists(modules: &str, name: &str) -> bool {
+    let file = format!("/{name}.ko");
+    modules.lines().any(|line| {
+        line.split([':', ' ']).next().is_some_and(|path| {
+            path.find(&file).is_some_and(|at| {
+                // Modules may be compressed.
+                matches!(&path[at + file.len()..], "" | ".xz" | ".gz" | ".zst")
+            })
+        })
+    })
 }
 
 #[cfg(test)]
@@ -93,11 +104,25 @@ mod tests {
     #[test]
     fn modules_are_found_by_their_whole_name() {
         let config = KernelConfig::with_modules(
+            "",
             "kernel/drivers/net/netconsole.ko.xz: kernel/fs/configfs/configfs.ko.xz\n\
              kernel/net/xnf_tables.ko:\n",
         );
         assert!(config.has_module("netconsole"));
         assert!(!config.has_module("configfs"), "a dependency alone");
         assert!(!config.has_module("nf_tables"));
+    }
+
+    #[test]
+    fn what_is_built_in_is_told_by_either_file_or_not_known() {
+        let tells = |config: &KernelConfig| config.is_built_in("NF_TABLES", "nf_tables");
+        assert_eq!(tells(&KernelConfig::default()), None);
+        assert_eq!(tells(&KernelConfig::parse("CONFIG_NF_TABLES=y\n")), Some(true));
+        assert_eq!(tells(&KernelConfig::parse("CONFIG_NF_TABLES=m\n")), Some(false));
+        let module = "kernel/net/netfilter/nf_tables.ko";
+        let other = "kernel/net/ipv4/udp_tunnel.ko\n";
+        assert_eq!(tells(&KernelConfig::with_modules(module, "")), Some(true));
+        assert_eq!(tells(&KernelConfig::with_modules(other, module)), Some(false));
+        assert_eq!(tells(&KernelConfig::with_modules("", module)), None);
     }
 }

@@ -50,34 +50,32 @@ pub(super) fn out(facts: &Facts, egress: &Egress) -> Finding {
         Ok(choice) => choice,
         Err((finding, remedy)) => return Finding::fail(object, finding.as_str(), remedy.as_str()),
     };
+    let Some(((tried, opened), refused)) = egress.tries.split_last() else {
+        return Finding::warn(object, format!("{}: not tried", kind.name()), "run doctor as root");
+    };
+    if !refused.is_empty() {
+        return fallback(*tried, opened, refused);
+    }
     let name = kind.name();
     let socket = match kind {
         EgressKind::Xdp => format!("queue {}", facts.queue),
         EgressKind::Pcap => "the folder".to_owned(),
         _ => "a socket".to_owned(),
     };
-    match (&egress.opened, &egress.fallback) {
-        (Opened::Refused { finding, remedy }, None) => {
+    match opened {
+        Opened::Refused { finding, remedy } => {
             Finding::fail(object, format!("{name} ({reason}): {finding}"), remedy.as_str())
         }
-        (Opened::Refused { finding, remedy }, Some(Opened::Refused { finding: udp, .. })) => {
-            Finding::fail(object, format!("neither xdp nor udp: {finding}; {udp}"), remedy.as_str())
-        }
-        (Opened::Refused { finding, remedy }, Some(_)) => Finding::warn(
-            object,
-            format!("auto takes udp, because AF_XDP is not possible: {finding}"),
-            remedy.as_str(),
-        ),
-        (Opened::NotTried, _) => Finding::warn(
+        Opened::NotTried => Finding::warn(
             object,
             format!("{name} ({reason}); not tried: opening its socket needs CAP_NET_RAW"),
             "run doctor as root",
         ),
-        (Opened::Held { pid }, _) => Finding::ok(
+        Opened::Held { pid } => Finding::ok(
             object,
             format!("{name} ({reason}); {socket} is held by the running agent itself (pid {pid})"),
         ),
-        (Opened::Yes, _) => {
+        Opened::Yes => {
             let frames = matches!(kind, EgressKind::Xdp | EgressKind::Packet);
             let ipsec = matches!(&facts.hop, Ok(Some(hop)) if hop.xfrm_policies);
             let opened = match kind {
@@ -99,6 +97,29 @@ pub(super) fn out(facts: &Facts, egress: &Egress) -> Finding {
             Finding::ok(object, text)
         }
     }
+}
+
+/// What is left where `auto` cannot have what it wants first.
+fn fallback(tried: EgressKind, opened: &Opened, refused: &[(EgressKind, Opened)]) -> Finding {
+    let object = "egress";
+    let told = |(kind, opened): &(EgressKind, Opened)| match opened {
+        Opened::Refused { finding, .. } => Some(format!("{}: {finding}", kind.name())),
+        _ => None,
+    };
+    let mut causes: Vec<String> = refused.iter().filter_map(told).collect();
+    // What helps the best of them.
+    let remedy = refused.iter().find_map(|(_, opened)| match opened {
+        Opened::Refused { remedy, .. } => Some(remedy.as_str()),
+        _ => None,
+    });
+    let remedy = remedy.unwrap_or("see the agent's log");
+    if let Opened::Refused { finding, .. } = opened {
+        causes.push(format!("{}: {finding}", tried.name()));
+        return Finding::fail(object, format!("nothing opens; {}", causes.join("; ")), remedy);
+    }
+    let text =
+        format!("auto takes {}, because better is refused; {}", tried.name(), causes.join("; "));
+    Finding::warn(object, text, remedy)
 }
 
 /// What frames pass by that packets of the ordinary path would meet.
@@ -124,7 +145,7 @@ pub(super) fn bypassed(facts: &Facts, hop: &Hop) -> Finding {
             format!(
                 "frames leave below firewall and qdiscs; which there are is not known: {cause}"
             ),
-            "run doctor as root",
+            "run doctor as root, or see `nft list ruleset`",
         )
     } else {
         Finding::ok(

@@ -1,12 +1,9 @@
-//! Looks at one target's way: asks the resolver, tries the sockets. What it means is judged in `way`.
-//!
-//! All use of the agent's own rooms for the way (`net`, `egress`) is here.
+//! Looks at one target's way: asks the name servers, the resolver and the tables. What it means is
+//! judged in `way`; sockets are tried in `sockets`.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-    time::Duration,
+    net::SocketAddr,
+    time::{Duration, Instant},
 };
 
 use caps::Capability;
@@ -14,13 +11,13 @@ use rustix::io::Errno;
 
 use super::{
     Finding, Section, agent, device, firewall, host::Version, kernel_config::KernelConfig,
-    netconsole, privileges, split_remedy, tables::Tables, way,
+    netconsole, privileges, sockets::Sockets, split_remedy, tables::Tables, way,
 };
 use crate::{
     config,
-    egress::{EgressKind, OpenError, packet, udp, xdp},
-    names::Names,
-    net::{NextHop, ResolveError, Resolver, Wanted, choose_egress},
+    egress::EgressKind,
+    names::{IpVersion, NameState, Names},
+    net::{NextHop, ResolveError, Resolver, Wanted, choose_egress, is_group},
 };
 
 /// How long a neighbour may take to answer; as long as the agent itself waits at its start.
@@ -37,28 +34,25 @@ pub(super) struct Looks<'a> {
 
 /// Examines all targets.
 pub(super) async fn examine(targets: &[config::Target], looks: &Looks<'_>) -> Vec<Section> {
-    let opened = Resolver::new().map_err(|error| split_remedy(&error)).and_then(|resolver| {
-        let tables = Tables::open().map_err(|error| {
-            (format!("cannot open a netlink socket: {error}"), ALLOW_NETLINK.to_owned())
-        })?;
-        Ok((resolver, tables))
-    });
     let section = |target: &config::Target, findings| {
         let area = format!("target {}", target.name);
         Section { area, findings }
     };
-    let (resolver, tables) = match opened {
-        Ok(opened) => opened,
-        Err((finding, remedy)) => {
+    let resolver = match Resolver::new() {
+        Ok(resolver) => resolver,
+        Err(error) => {
+            let (finding, remedy) = split_remedy(&error);
             let fail = || vec![Finding::fail("route", finding.as_str(), remedy.as_str())];
             return targets.iter().map(|target| section(target, fail())).collect();
         }
     };
+    let tables = Tables::of(&resolver);
     let firewall = firewall::Facts::gather(looks.kernel_config).await;
     // Neighbours that do not answer are waited for together.
     let ways =
         futures_util::future::join_all(targets.iter().map(|target| look(target, &resolver))).await;
-    let mut sockets = Sockets { agent: looks.agent, opened: BTreeMap::new() };
+    let may_open_raw = looks.privileges.root || looks.privileges.has(Capability::CAP_NET_RAW);
+    let mut sockets = Sockets::new(looks.agent, may_open_raw);
     let mut sections = Vec::with_capacity(targets.len());
     for (target, look) in targets.iter().zip(ways) {
         let facts = gather(target, look, looks, &tables, &mut sockets, &firewall).await;
@@ -71,25 +65,23 @@ pub(super) async fn examine(targets: &[config::Target], looks: &Looks<'_>) -> Ve
     sections
 }
 
-const ALLOW_NETLINK: &str =
-    "let this process open netlink sockets (RestrictAddressFamilies= needs AF_NETLINK)";
-
-/// The address that a target sends to.
-async fn remote_address(target: &config::Target) -> Result<SocketAddr, way::Blocked> {
+/// The addresses that a target may send to, in the order in which the agent tries them.
+async fn addresses(target: &config::Target) -> Result<Vec<SocketAddr>, way::Blocked> {
     let (host, port) = match &target.remote {
-        config::Remote::Address(address) => return Ok(*address),
+        config::Remote::Address(address) => return Ok(vec![*address]),
         config::Remote::Name { host, port } => (host, *port),
     };
-    let answer = Names::default().look_up(host).await.map_err(|error| {
-        let (finding, remedy) = split_remedy(&error);
-        way::Blocked { object: "name", finding, remedy }
-    })?;
-    let first = answer.addresses.first().copied();
-    first.map(|ip| SocketAddr::new(ip, port)).ok_or_else(|| way::Blocked {
-        object: "name",
-        finding: format!("{host} has no address"),
-        remedy: "give it an address record, or correct `remote`".to_owned(),
-    })
+    // What counts of an answer is decided where the agent decides it.
+    let mut state = NameState::new(host, target.local_ip.map(IpVersion::of), Instant::now());
+    let answer = Names::default().look_up(host).await;
+    state.answer(Instant::now(), answer);
+    match state.failure() {
+        None => Ok(state.addresses().iter().map(|ip| SocketAddr::new(*ip, port)).collect()),
+        Some(failure) => {
+            let (finding, remedy) = split_remedy(&failure.error);
+            Err(way::Blocked { object: "name", finding, remedy })
+        }
+    }
 }
 
 /// The addresses that are known without asking anybody.
@@ -97,67 +89,129 @@ pub(super) fn known_remotes(targets: &[config::Target]) -> Vec<SocketAddr> {
     targets.iter().filter_map(|target| target.remote.address()).collect()
 }
 
-/// What the resolver says.
+/// What the resolver says of one address.
 struct Look {
-    remote: Result<SocketAddr, way::Blocked>,
+    remote: SocketAddr,
+    /// `None` where no way is needed.
     hop: Option<Result<NextHop, ResolveError>>,
     /// The neighbour could not be asked for, but the rest is known.
     neighbour_denied: bool,
+}
+
+/// The address that the agent would use.
+struct Chosen {
+    look: Look,
+    named: Option<way::Named>,
     elsewhere: way::Elsewhere,
 }
 
-async fn look(target: &config::Target, resolver: &Resolver) -> Look {
-    let remote = remote_address(target).await;
-    let mut look =
-        Look { remote, hop: None, neighbour_denied: false, elsewhere: way::Elsewhere::No };
-    let Ok(remote) = look.remote else { return look };
-    let wanted = Wanted {
+async fn look(target: &config::Target, resolver: &Resolver) -> Result<Chosen, way::Blocked> {
+    let addresses = addresses(target).await?;
+    let mut looks = futures_util::future::join_all(
+        addresses.iter().map(|remote| look_at(target, *remote, resolver)),
+    )
+    .await;
+    // As the agent does: the first one to which there is a way, else the first one of all.
+    let fits = looks.iter().position(|look| look.obstacle(target).is_none());
+    let passed_over = looks[..fits.unwrap_or(0)]
+        .iter()
+        .filter_map(|look| Some(format!("{} ({})", look.remote.ip(), look.obstacle(target)?)));
+    let named = match &target.remote {
+        config::Remote::Address(_) => None,
+        config::Remote::Name { host, .. } => {
+            Some(way::Named { host: host.clone(), passed_over: passed_over.collect() })
+        }
+    };
+    let look = looks.swap_remove(fits.unwrap_or(0));
+    let elsewhere = elsewhere(target, &look, resolver).await;
+    Ok(Chosen { look, named, elsewhere })
+}
+
+fn wanted(target: &config::Target, remote: SocketAddr) -> Wanted {
+    Wanted {
         remote,
         device: target.device.clone(),
         known: None,
         local: target.local_ip,
         remote_mac: target.remote_mac,
         patience: NEIGHBOUR_PATIENCE,
-    };
+    }
+}
+
+async fn look_at(target: &config::Target, remote: SocketAddr, resolver: &Resolver) -> Look {
+    let wanted = wanted(target, remote);
+    let mut neighbour_denied = false;
     let hop = match target.egress {
-        // A file needs no way, and the kernel finds that of a UDP socket.
-        Some(EgressKind::Pcap) => return look,
-        Some(EgressKind::Udp) => resolver.route(&wanted).await,
-        _ => match resolver.resolve(&wanted).await {
+        Some(EgressKind::Pcap) => None,
+        // The kernel finds the neighbour of a UDP socket.
+        Some(EgressKind::Udp) => Some(resolver.route(&wanted).await),
+        _ => Some(match resolver.resolve(&wanted).await {
             Err(ResolveError::Netlink(error))
                 if matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS)) =>
             {
-                look.neighbour_denied = true;
+                neighbour_denied = true;
                 resolver.route(&wanted).await
             }
             hop => hop,
-        },
+        }),
     };
-    if let Some(device) = &target.device {
-        let by_route = resolver.route(&Wanted { device: None, ..wanted }).await;
-        look.elsewhere = match (by_route, &hop) {
-            (Ok(by_route), Ok(hop)) if by_route.ifname == hop.ifname => way::Elsewhere::No,
-            (Ok(by_route), Err(_)) if by_route.ifname == *device => way::Elsewhere::No,
-            (Ok(by_route), _) => way::Elsewhere::Device(by_route.ifname),
-            (Err(ResolveError::NoRoute { .. }), Ok(hop)) if hop.gateway.is_none() => {
-                way::Elsewhere::Nowhere
+    Look { remote, hop, neighbour_denied }
+}
+
+impl Look {
+    /// Why the agent would not use this address, in words without the remedy.
+    fn obstacle(&self, target: &config::Target) -> Option<String> {
+        match &self.hop {
+            None => None,
+            Some(Err(error)) => Some(split_remedy(error).0),
+            // Which way out fits is not known without the MAC.
+            Some(Ok(_)) if self.neighbour_denied => None,
+            Some(Ok(hop)) => {
+                choose_egress(target.egress, hop).err().map(|error| split_remedy(&error).0)
             }
-            (Err(_), _) => way::Elsewhere::No,
-        };
+        }
     }
-    look.hop = Some(hop);
-    look
+}
+
+/// Where the route leads without the configured device.
+async fn elsewhere(target: &config::Target, look: &Look, resolver: &Resolver) -> way::Elsewhere {
+    let told =
+        |device: &Option<String>| device.clone().map_or(way::Elsewhere::No, way::Elsewhere::Device);
+    let error = match &look.hop {
+        None => return way::Elsewhere::No,
+        Some(Ok(hop)) if hop.assumed_on_link => return way::Elsewhere::Nowhere,
+        Some(Ok(hop)) => return told(&hop.route_device),
+        Some(Err(ResolveError::NeighbourUnresolved { route_device, .. })) => {
+            return told(route_device);
+        }
+        Some(Err(error)) => error,
+    };
+    if target.device.is_none() || is_group(look.remote.ip().to_canonical()) {
+        return way::Elsewhere::No;
+    }
+    // The resolver stopped before it came to that.
+    match resolver.route(&Wanted { device: None, ..wanted(target, look.remote) }).await {
+        Ok(hop) if !hop.local_route && blocking_device(error).as_ref() != Some(&hop.ifname) => {
+            way::Elsewhere::Device(hop.ifname)
+        }
+        _ => way::Elsewhere::No,
+    }
 }
 
 async fn gather(
     target: &config::Target,
-    look: Look,
+    chosen: Result<Chosen, way::Blocked>,
     looks: &Looks<'_>,
     tables: &Tables,
     sockets: &mut Sockets<'_>,
     firewall: &firewall::Facts,
 ) -> way::Facts {
-    let Look { remote, hop, neighbour_denied, elsewhere } = look;
+    let (remote, named, hop, neighbour_denied, elsewhere) = match chosen {
+        Ok(Chosen { look: Look { remote, hop, neighbour_denied }, named, elsewhere }) => {
+            (Ok(remote), named, hop, neighbour_denied, elsewhere)
+        }
+        Err(blocked) => (Err(blocked), None, None, false, way::Elsewhere::No),
+    };
     let mut hop = hop.transpose().map_err(|error| (blocking_device(&error), error));
     let device_name = match &hop {
         Ok(Some(hop)) => Some(hop.ifname.clone()),
@@ -188,19 +242,17 @@ async fn gather(
         // They cannot be listed, which the resolver takes for having them.
         hop.xfrm_policies = false;
     }
-    let may_open_raw = !unprivileged || looks.privileges.has(Capability::CAP_NET_RAW);
     let egress = match (&hop, &remote) {
-        (Ok(hop), Ok(remote)) => {
-            Some(sockets.try_egress(target, *remote, hop.as_ref(), may_open_raw))
-        }
+        (Ok(hop), Ok(remote)) => Some(sockets.try_egress(target, *remote, hop.as_ref())),
         _ => None,
     };
     let device_addresses = match &hop {
-        Ok(Some(hop)) => tables.addresses(hop.ifindex).await,
+        Ok(Some(hop)) => tables.addresses(hop.ifindex, hop.local).await,
         _ => Vec::new(),
     };
     way::Facts {
         remote,
+        named,
         device_wanted: target.device.clone(),
         egress_wanted: target.egress,
         queue: target.queue,
@@ -259,101 +311,9 @@ fn blocking_device(error: &ResolveError) -> Option<String> {
         ResolveError::DeviceDown { device, .. }
         | ResolveError::NoCarrier { device, .. }
         | ResolveError::AddressTentative { device, .. }
+        | ResolveError::NoSource { device, .. }
         | ResolveError::NeighbourUnresolved { device, .. } => Some(device.clone()),
         ResolveError::NoRoute { device, .. } => device.clone(),
         _ => None,
-    }
-}
-
-/// Tries sockets. Those of a queue are shared by targets, so each queue is tried once.
-struct Sockets<'a> {
-    agent: &'a agent::Facts,
-    opened: BTreeMap<(u32, u32), way::Opened>,
-}
-
-impl Sockets<'_> {
-    fn try_egress(
-        &mut self,
-        target: &config::Target,
-        remote: SocketAddr,
-        hop: Option<&NextHop>,
-        may_open_raw: bool,
-    ) -> way::Egress {
-        let Some(hop) = hop else {
-            // Only a file needs no way.
-            let opened = try_file(target.pcap.as_deref());
-            let choice = Ok((EgressKind::Pcap, "configured".to_owned()));
-            return way::Egress { choice, opened, fallback: None };
-        };
-        let choice = choose_egress(target.egress, hop).map_err(|error| split_remedy(&error));
-        let opened = match &choice {
-            Ok((EgressKind::Xdp | EgressKind::Packet, _)) if !may_open_raw => way::Opened::NotTried,
-            Ok((EgressKind::Xdp, _)) => self.try_xdp(target.queue, hop),
-            Ok((EgressKind::Packet, _)) => {
-                let options = packet::PacketOptions::new(hop.ifindex, &hop.ifname);
-                opened(packet::open(&options))
-            }
-            Ok(_) => try_udp(target, remote),
-            Err(_) => way::Opened::NotTried,
-        };
-        let falls_back = target.egress.is_none()
-            && matches!(choice, Ok((EgressKind::Xdp, _)))
-            && matches!(opened, way::Opened::Refused { .. });
-        let fallback = falls_back.then(|| try_udp(target, remote));
-        way::Egress { choice, opened, fallback }
-    }
-
-    fn try_xdp(&mut self, queue: u32, hop: &NextHop) -> way::Opened {
-        if let Some(pid) = self.agent.holder(&hop.ifname, queue) {
-            return way::Opened::Held { pid };
-        }
-        if let Some(opened) = self.opened.get(&(hop.ifindex, queue)) {
-            return opened.clone();
-        }
-        let result =
-            xdp::open(&xdp::XdpOptions { queue, ..xdp::XdpOptions::new(hop.ifindex, &hop.ifname) });
-        let busy = result.as_ref().is_err_and(|error| error.errno() == Some(Errno::BUSY));
-        let opened = match self.agent.pid() {
-            // An agent keeps the socket of a target that waits.
-            Some(pid) if busy => way::Opened::Held { pid },
-            _ => opened(result),
-        };
-        self.opened.insert((hop.ifindex, queue), opened.clone());
-        opened
-    }
-}
-
-/// The socket itself is closed at once.
-fn opened<T>(result: Result<T, OpenError>) -> way::Opened {
-    match result {
-        Ok(_) => way::Opened::Yes,
-        Err(error) => {
-            let (finding, remedy) = split_remedy(&error);
-            way::Opened::Refused { finding, remedy }
-        }
-    }
-}
-
-fn try_udp(target: &config::Target, remote: SocketAddr) -> way::Opened {
-    let any: IpAddr =
-        if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    opened(udp::open(&udp::UdpOptions {
-        local: Some(SocketAddr::new(target.local_ip.unwrap_or(any), target.local_port)),
-        device: target.device.clone(),
-        ..udp::UdpOptions::new(remote)
-    }))
-}
-
-/// Opening it would empty it, so only the folder is looked at.
-fn try_file(path: Option<&Path>) -> way::Opened {
-    let path = path.unwrap_or(Path::new(""));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        Ok(()) => way::Opened::Yes,
-        Err(error) => way::Opened::Refused {
-            finding: format!("cannot write {}: {}: {error}", path.display(), folder.display()),
-            remedy: "make the folder, or let the agent write there".to_owned(),
-        },
     }
 }

@@ -8,17 +8,19 @@ use std::{
 
 use netlink_packet_route::neighbour::NeighbourState;
 
-use super::{Finding, device, firewall, leaving, tables::Neighbour};
+use super::{Finding, device, firewall, leaving};
 use crate::{
     egress::EgressKind,
     frame::{MacAddr, mac_text},
-    net::MacSource,
+    net::{MacSource, Neighbour, usable_mac},
 };
 
 /// What is known of a target's way.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) remote: Result<SocketAddr, Blocked>,
+    /// Where the remote is a name.
+    pub(super) named: Option<Named>,
     pub(super) device_wanted: Option<String>,
     pub(super) egress_wanted: Option<EgressKind>,
     pub(super) queue: u32,
@@ -37,6 +39,14 @@ pub(super) struct Facts {
     pub(super) egress: Option<Egress>,
     pub(super) firewall: firewall::Facts,
     pub(super) agent: Option<InAgent>,
+}
+
+/// The name that the remote's address comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) host: String,
+    /// Addresses that come before it in the answer and that nothing can be sent to, each with why.
+    pub(super) passed_over: Vec<String>,
 }
 
 /// Something without which there is no way.
@@ -76,9 +86,8 @@ pub(super) enum Elsewhere {
 pub(super) struct Egress {
     /// The kind and why; or what is wrong and the remedy.
     pub(super) choice: Result<(EgressKind, String), (String, String)>,
-    pub(super) opened: Opened,
-    /// UDP, where `auto` cannot have AF_XDP.
-    pub(super) fallback: Option<Opened>,
+    /// What was tried, in this order; all but the last were refused.
+    pub(super) tries: Vec<(EgressKind, Opened)>,
 }
 
 /// What came of opening a socket.
@@ -116,7 +125,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             return findings;
         }
     };
-    findings.push(Finding::ok("remote", remote.to_string()));
+    findings.push(Finding::ok("remote", address(remote, facts.named.as_ref())));
     let device = facts.device.as_ref().map(device::Facts::judge);
     match &facts.hop {
         Err(blocked) => {
@@ -163,16 +172,28 @@ impl Egress {
 
     /// What is really used, if anything works.
     fn kind(&self) -> Option<EgressKind> {
-        match (&self.opened, &self.fallback) {
-            (Opened::Refused { .. }, Some(Opened::Yes)) => Some(EgressKind::Udp),
-            (Opened::Refused { .. }, _) => None,
-            _ => self.wished(),
+        match self.tries.last()? {
+            (_, Opened::Refused { .. }) => None,
+            (kind, _) => Some(*kind),
         }
     }
 }
 
 fn fail(blocked: &Blocked) -> Finding {
     Finding::fail(blocked.object, blocked.finding.as_str(), blocked.remedy.as_str())
+}
+
+/// The address, and how it was come by.
+fn address(remote: SocketAddr, named: Option<&Named>) -> String {
+    match named {
+        None => remote.to_string(),
+        Some(Named { host, passed_over }) if passed_over.is_empty() => {
+            format!("{remote}, address of {host}")
+        }
+        Some(Named { host, passed_over }) => {
+            format!("{remote}, address of {host}; passed over: {}", passed_over.join("; "))
+        }
+    }
 }
 
 fn in_agent(agent: &InAgent) -> Finding {
@@ -243,7 +264,7 @@ fn next_hop(facts: &Facts, hop: &Hop, remote: SocketAddr) -> Finding {
     let object = "next hop";
     let address = hop.gateway.unwrap_or(remote.ip().to_canonical());
     let entry = facts.neighbour.as_ref();
-    let known = entry.and_then(|entry| entry.mac.filter(|_| is_valid(entry.state)));
+    let known = entry.and_then(usable_mac);
     let state = entry.map(|entry| age(entry, hop)).unwrap_or_default();
     match (hop.mac_source, hop.mac) {
         _ if facts.neighbour_denied => match known {
@@ -286,10 +307,6 @@ fn next_hop(facts: &Facts, hop: &Hop, remote: SocketAddr) -> Finding {
         }
         (_, None) => Finding::ok(object, format!("{address}; the kernel finds its MAC")),
     }
-}
-
-fn is_valid(state: NeighbourState) -> bool {
-    !matches!(state, NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed)
 }
 
 /// State and age of an entry, in brackets.

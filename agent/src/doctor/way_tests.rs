@@ -2,11 +2,13 @@
 
 use super::super::Level;
 use super::*;
+use crate::net::egress_kinds;
 
 const MAC: MacAddr = [2, 0, 0, 0, 0, 2];
 
 fn neighbour(state: NeighbourState, mac: Option<MacAddr>) -> Neighbour {
-    Neighbour { state, mac, confirmed_ago: Some(Duration::from_secs(63)) }
+    let confirmed_ago = Some(Duration::from_secs(63));
+    Neighbour { state, mac, confirmed_ago, router: false, kept: false }
 }
 
 fn hop() -> Hop {
@@ -24,7 +26,14 @@ fn hop() -> Hop {
 }
 
 fn xdp(opened: Opened) -> Egress {
-    Egress { choice: Ok((EgressKind::Xdp, "a reason".to_owned())), opened, fallback: None }
+    xdp_then(vec![opened])
+}
+
+/// AF_XDP and what comes after it, as far as it was tried.
+fn xdp_then(opened: Vec<Opened>) -> Egress {
+    let kinds = egress_kinds(None, EgressKind::Xdp);
+    let choice = Ok((EgressKind::Xdp, "a reason".to_owned()));
+    Egress { choice, tries: kinds.into_iter().zip(opened).collect() }
 }
 
 fn refused() -> Opened {
@@ -37,6 +46,7 @@ fn refused() -> Opened {
 fn good() -> Facts {
     Facts {
         remote: Ok("192.0.2.2:6666".parse().unwrap()),
+        named: None,
         device_wanted: None,
         egress_wanted: None,
         queue: 0,
@@ -177,7 +187,7 @@ fn a_small_mtu_loses_long_records() {
     expect(&v6, "mtu", Level::Warn, &["1048"]);
     let udp = Egress {
         choice: Ok((EgressKind::Udp, "the remote is this host".to_owned())),
-        ..xdp(Opened::Yes)
+        tries: vec![(EgressKind::Udp, Opened::Yes)],
     };
     let facts = Facts { egress: Some(udp), ..small(600) };
     expect(&facts, "mtu", Level::Warn, &["IP fragments"]);
@@ -189,13 +199,34 @@ fn a_socket_that_does_not_open_fails_only_what_was_configured() {
         Facts { egress_wanted: Some(EgressKind::Xdp), egress: Some(xdp(refused())), ..good() };
     expect(&configured, "egress", Level::Fail, &["cannot bind: Invalid argument", "fix"]);
     assert!(!objects(&configured).contains(&"bypassed".to_owned()));
-    let falls_back = Egress { fallback: Some(Opened::Yes), ..xdp(refused()) };
-    let auto = Facts { egress: Some(falls_back), ..good() };
-    expect(&auto, "egress", Level::Warn, &["auto takes udp", "cannot bind", "fix"]);
-    assert!(!objects(&auto).contains(&"bypassed".to_owned()));
-    let neither = Egress { fallback: Some(refused()), ..xdp(refused()) };
-    let auto = Facts { egress: Some(neither), ..good() };
-    expect(&auto, "egress", Level::Fail, &["neither xdp nor udp"]);
+    // AF_PACKET carries frames as well.
+    let auto = Facts {
+        egress: Some(xdp_then(vec![refused(), Opened::Yes])),
+        ..with_hop(|hop| hop.mtu_bytes = 600)
+    };
+    expect(&auto, "egress", Level::Warn, &["auto takes packet", "xdp: cannot bind", "fix"]);
+    expect(&auto, "mtu", Level::Warn, &["too_long"]);
+    expect(&auto, "bypassed", Level::Ok, &[]);
+    let udp = Facts { egress: Some(xdp_then(vec![refused(), refused(), Opened::Yes])), ..auto };
+    let words = ["auto takes udp", "xdp: cannot bind", "packet: cannot bind", "fix"];
+    expect(&udp, "egress", Level::Warn, &words);
+    expect(&udp, "mtu", Level::Warn, &["IP fragments"]);
+    assert!(!objects(&udp).contains(&"bypassed".to_owned()));
+    let none = Facts { egress: Some(xdp_then(vec![refused(), refused(), refused()])), ..good() };
+    let words = ["nothing opens", "xdp: ", "packet: ", "udp: "];
+    expect(&none, "egress", Level::Fail, &words);
+}
+
+#[test]
+fn the_address_of_a_name_is_told_and_what_was_passed_over() {
+    let named = |passed_over: &[&str]| Named {
+        host: "fleet.test".to_owned(),
+        passed_over: passed_over.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    let facts = Facts { named: Some(named(&[])), ..good() };
+    expect(&facts, "remote", Level::Ok, &["192.0.2.2:6666, address of fleet.test"]);
+    let facts = Facts { named: Some(named(&["198.51.100.1 (no route)"])), ..good() };
+    expect(&facts, "remote", Level::Ok, &["passed over: 198.51.100.1 (no route)"]);
 }
 
 #[test]
@@ -209,7 +240,7 @@ fn a_queue_that_is_missing_fails_only_what_was_configured() {
 #[test]
 fn an_impossible_way_out_fails() {
     let choice = Err(("cannot send by egress xdp".to_owned(), "set `egress`".to_owned()));
-    let egress = Egress { choice, opened: Opened::NotTried, fallback: None };
+    let egress = Egress { choice, tries: Vec::new() };
     let facts = Facts { egress: Some(egress), ..good() };
     expect(&facts, "egress", Level::Fail, &["cannot send by egress xdp", "set `egress`"]);
 }
@@ -261,8 +292,7 @@ fn what_was_not_tried_for_want_of_privileges_is_no_failure() {
 fn a_file_needs_no_way() {
     let egress = |opened| Egress {
         choice: Ok((EgressKind::Pcap, "configured".to_owned())),
-        opened,
-        fallback: None,
+        tries: vec![(EgressKind::Pcap, opened)],
     };
     let facts = |opened| Facts {
         hop: Ok(None),

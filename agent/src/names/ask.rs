@@ -25,10 +25,11 @@ use hickory_resolver::{
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RecordType},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
-    ADDRESSES_MAX, IpVersion, NameError, Resolved, VALID_MAX, VALID_MIN, files::ResolvConf,
+    ADDRESSES_MAX, IpVersion, LOOK_UP_MAX, NameError, Resolved, VALID_MAX, VALID_MIN,
+    files::ResolvConf,
 };
 
 /// A server that has not answered for so long is not waited for alone: the next one is
@@ -46,38 +47,38 @@ pub(super) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Asks for each candidate in turn until one has an address.
+    /// Asks for each candidate in turn until one has an address, or nobody answers.
     pub(super) async fn ask(&self) -> Result<Resolved, NameError> {
         let not_a_name = || NameError::NotAName { host: self.host.to_owned() };
         let mut told = None;
         for name in self.conf.candidates(self.host).ok_or_else(not_a_name)? {
             match self.ask_servers(&name).await {
                 Ok(resolved) => return Ok(resolved),
+                Err(error) if error.is_silence() => return Err(error),
                 Err(error) => told = Some(error.more_telling(told)),
             }
         }
         Err(told.unwrap_or_else(not_a_name))
     }
 
-    /// Asks one server after the other, without waiting for each to the end.
+    /// Asks one server after the other: the next one as soon as one has failed, or all that were
+    /// asked are silent for a while. Those are still listened to.
     async fn ask_servers(&self, name: &Name) -> Result<Resolved, NameError> {
-        let ask = |(at, server): (usize, &IpAddr)| {
-            let server = *server;
-            async move {
-                sleep(NEXT_SERVER_AFTER * at as u32).await;
-                self.ask_server(server, name).await
-            }
-        };
-        let mut tries: FuturesUnordered<_> =
-            self.conf.servers.iter().enumerate().map(ask).collect();
+        let mut servers = self.conf.servers.iter();
+        let mut tries = FuturesUnordered::new();
         let mut told = None;
-        while let Some(result) = tries.next().await {
-            match result {
-                Err(error) if !error.is_answer() => told = Some(error.more_telling(told)),
-                answer => return answer,
+        loop {
+            tries.extend(servers.next().map(|server| self.ask_server(*server, name)));
+            let patience = if servers.len() > 0 { NEXT_SERVER_AFTER } else { LOOK_UP_MAX };
+            match timeout(patience, tries.next()).await {
+                Err(_silence) => {}
+                Ok(None) => return Err(told.unwrap_or_else(|| self.silence())),
+                Ok(Some(Err(error))) if !error.is_answer() => {
+                    told = Some(error.more_telling(told));
+                }
+                Ok(Some(answer)) => return answer,
             }
         }
-        Err(told.unwrap_or_else(|| self.silence()))
     }
 
     async fn ask_server(&self, server: IpAddr, name: &Name) -> Result<Resolved, NameError> {

@@ -1,9 +1,10 @@
 //! The system's files about names: `/etc/hosts` (`man 5 hosts`) and
 //! `/etc/resolv.conf` (`man 5 resolv.conf`).
 //!
-//! Both are read anew for each look-up, which happens every 30 seconds at most, so
-//! that a file which DHCP rewrites counts at once. The hosts file may be a block list
-//! of megabytes: it is searched for one name, not kept.
+//! Both are read anew for each look-up, so that a file which DHCP rewrites counts at
+//! once. The hosts file may be a block list of megabytes, and a look-up may come every
+//! second while a name has no address: it is searched for one name, not kept, and both
+//! are read where waiting for a disk holds nobody up.
 
 use std::{
     fs::File,

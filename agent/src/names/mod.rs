@@ -79,6 +79,23 @@ struct Files {
     resolv_conf: PathBuf,
 }
 
+/// What the files say of a name.
+enum Told {
+    Addresses(Vec<IpAddr>),
+    /// Nothing: servers are to be asked.
+    Ask(ResolvConf),
+}
+
+impl Files {
+    fn read(&self, host: &str) -> Result<Told, NameError> {
+        let addresses = ask::usable(files::in_hosts(&self.hosts, host));
+        if !addresses.is_empty() {
+            return Ok(Told::Addresses(addresses));
+        }
+        ResolvConf::read(&self.resolv_conf, host).map(Told::Ask)
+    }
+}
+
 impl Default for Names {
     fn default() -> Self {
         Self::new()
@@ -104,11 +121,18 @@ impl Names {
     /// # Errors
     /// If no address can be had at the moment, with the cause and the remedy.
     pub async fn look_up(&self, host: &str) -> Result<Resolved, NameError> {
-        let addresses = ask::usable(files::in_hosts(&self.files.hosts, host));
-        if !addresses.is_empty() {
-            return Ok(Resolved { addresses, valid_for: VALID_MIN, unanswered: None });
-        }
-        let conf = ResolvConf::read(&self.files.resolv_conf, host)?;
+        let (files, name) = (Arc::clone(&self.files), host.to_owned());
+        let read = tokio::task::spawn_blocking(move || files.read(&name)).await;
+        let told = read.unwrap_or_else(|ended| {
+            let (host, path) = (host.to_owned(), self.files.resolv_conf.clone());
+            Err(NameError::NoConfiguration { host, path, cause: ended.to_string() })
+        });
+        let conf = match told? {
+            Told::Addresses(addresses) => {
+                return Ok(Resolved { addresses, valid_for: VALID_MIN, unanswered: None });
+            }
+            Told::Ask(conf) => conf,
+        };
         let question = Question { host, conf: &conf };
         tokio::time::timeout(LOOK_UP_MAX, question.ask())
             .await

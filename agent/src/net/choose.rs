@@ -48,6 +48,16 @@ pub fn choose_egress(
     }
 }
 
+/// The ways out to try, best first, where [`choose_egress`] has chosen `chosen` for what is `wanted`:
+/// `auto` makes do with the next where a socket is refused, a configured way has no other.
+#[must_use]
+pub fn egress_kinds(wanted: Option<EgressKind>, chosen: EgressKind) -> Vec<EgressKind> {
+    match (wanted, chosen) {
+        (None, EgressKind::Xdp) => vec![EgressKind::Xdp, EgressKind::Packet, EgressKind::Udp],
+        _ => vec![chosen],
+    }
+}
+
 fn frames_impossible(hop: &NextHop) -> Option<&'static str> {
     if hop.local_route {
         Some("the remote is this host")
@@ -95,6 +105,7 @@ mod tests {
             device: None,
             configured_device: None,
             route_device: None,
+            assumed_on_link: false,
         }
     }
 
@@ -110,6 +121,16 @@ mod tests {
             let (kind, reason) = choose_egress(None, &other).unwrap();
             assert_eq!(kind, EgressKind::Udp);
             assert!(reason.contains(word), "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_auto_makes_do_with_another_way() {
+        use EgressKind::{Packet, Udp, Xdp};
+        assert_eq!(egress_kinds(None, Xdp), [Xdp, Packet, Udp]);
+        assert_eq!(egress_kinds(None, Udp), [Udp]);
+        for wanted in [Xdp, Packet, Udp] {
+            assert_eq!(egress_kinds(Some(wanted), wanted), [wanted]);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A device as rtnetlink describes it (`rtnl_fill_ifinfo`,
-//! `net/core/rtnetlink.c`, Linux 6.12), cut down to what this room needs. Pure:
-//! it asks nobody.
+//! `net/core/rtnetlink.c`, Linux 6.12), cut down to what this room and `doctor`
+//! need. Pure: it asks nobody.
 
 use netlink_packet_route::link::{
     InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
@@ -10,24 +10,31 @@ use crate::frame::MacAddr;
 
 /// A device.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Link {
-    pub(super) ifindex: u32,
-    pub(super) name: String,
+pub(crate) struct Link {
+    pub(crate) ifindex: u32,
+    pub(crate) name: String,
     /// Alternative names (`ip link property`).
-    pub(super) alt_names: Vec<String>,
+    pub(crate) alt_names: Vec<String>,
     /// Its MAC if it speaks Ethernet.
-    pub(super) mac: Option<MacAddr>,
+    pub(crate) mac: Option<MacAddr>,
     /// The MAC it was made with, where it has one (`IFLA_PERM_ADDRESS`).
-    pub(super) permanent_mac: Option<MacAddr>,
-    pub(super) mtu_bytes: u32,
-    pub(super) up: bool,
-    pub(super) carrier: bool,
+    pub(crate) permanent_mac: Option<MacAddr>,
+    pub(crate) mtu_bytes: u32,
+    pub(crate) up: bool,
+    pub(crate) carrier: bool,
     /// It lies on other devices and may have the MAC of one of them.
-    pub(super) stacked: bool,
+    pub(crate) stacked: bool,
     /// It is a VRF, or its master is one: routing knows that by itself.
-    pub(super) in_vrf: bool,
+    pub(crate) in_vrf: bool,
     /// Index of the bridge, bond or team whose port it is.
-    pub(super) port_of: Option<u32>,
+    pub(crate) port_of: Option<u32>,
+    /// Index of what it is a port of, of any kind.
+    pub(crate) master: Option<u32>,
+    /// As `ip -details link` names it; physical devices have none.
+    pub(crate) kind: Option<String>,
+    pub(crate) loopback: bool,
+    /// Transmit queues that were allocated; fewer may be in use.
+    pub(crate) tx_queues: u32,
 }
 
 impl Link {
@@ -58,7 +65,8 @@ impl From<LinkMessage> for Link {
             ..Self::default()
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-        let (mut master, mut infos) = (None, Vec::new());
+        link.loopback = message.header.link_layer_type == LinkLayerType::Loopback;
+        let mut infos = Vec::new();
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
@@ -70,19 +78,23 @@ impl From<LinkMessage> for Link {
                     link.permanent_mac = bytes.try_into().ok();
                 }
                 LinkAttribute::Mtu(bytes) => link.mtu_bytes = bytes,
-                LinkAttribute::Controller(index) => master = Some(index),
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::NumTxQueues(count) => link.tx_queues = count,
                 LinkAttribute::LinkInfo(parts) => infos = parts,
                 _ => {}
             }
         }
         for info in infos {
             match info {
-                LinkInfo::Kind(InfoKind::Vrf) => (link.stacked, link.in_vrf) = (true, true),
-                LinkInfo::Kind(kind) => link.stacked = is_stacked(&kind),
+                LinkInfo::Kind(kind) => {
+                    link.in_vrf |= kind == InfoKind::Vrf;
+                    link.stacked = is_stacked(&kind);
+                    link.kind = Some(kind.to_string());
+                }
                 LinkInfo::PortKind(InfoPortKind::Vrf) => link.in_vrf = true,
                 LinkInfo::PortKind(
                     InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team,
-                ) => link.port_of = master,
+                ) => link.port_of = link.master,
                 _ => {}
             }
         }
@@ -111,6 +123,7 @@ fn is_stacked(kind: &InfoKind) -> bool {
             | InfoKind::MacSec
             | InfoKind::Hsr
             | InfoKind::BatAdv
+            | InfoKind::Vrf
     )
 }
 

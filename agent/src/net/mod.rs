@@ -24,12 +24,16 @@ mod xfrm;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-pub use self::choose::{EgressImpossible, choose_egress};
+pub use self::choose::{EgressImpossible, choose_egress, egress_kinds};
 pub use self::device::KnownDevice;
 pub use self::error::{BlockKind, NetError, ResolveError};
+pub(crate) use self::link::Link;
 pub use self::links::{NeighbourChange, NetEvent, NetEventKind};
 pub use self::neighbour::Confirmation;
+pub(crate) use self::neighbour::usable_mac;
+pub(crate) use self::netlink::{LinkKey, Neighbour, Netlink};
 pub use self::resolve::Resolver;
+pub(crate) use self::way::is_group;
 use crate::frame::MacAddr;
 
 /// What a target's configuration says about its way.
@@ -102,6 +106,9 @@ pub struct NextHop {
     /// The device by which the route to the remote leaves without `device`, where
     /// that is another one: the remote may be plugged into that port.
     pub route_device: Option<String>,
+    /// Without `device` no route leads to the remote: it is taken to be on the link of
+    /// that device. Not told of group addresses.
+    pub assumed_on_link: bool,
 }
 
 impl NextHop {

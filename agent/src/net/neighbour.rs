@@ -166,7 +166,7 @@ fn is_confirmed(state: NeighbourState) -> bool {
 
 /// The MAC of an entry that packets would be sent to (`NUD_VALID`,
 /// `include/net/neighbour.h`).
-pub(super) fn usable_mac(entry: &Neighbour) -> Option<MacAddr> {
+pub(crate) fn usable_mac(entry: &Neighbour) -> Option<MacAddr> {
     match entry.state {
         NeighbourState::Reachable
         | NeighbourState::Stale

@@ -63,37 +63,37 @@ pub(super) struct Route {
 
 /// How a device is named.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum LinkKey<'a> {
+pub(crate) enum LinkKey<'a> {
     Index(u32),
     Name(&'a str),
 }
 
 /// A neighbour table entry.
 #[derive(Clone, Debug)]
-pub(super) struct Neighbour {
-    pub(super) state: NeighbourState,
-    pub(super) mac: Option<MacAddr>,
+pub(crate) struct Neighbour {
+    pub(crate) state: NeighbourState,
+    pub(crate) mac: Option<MacAddr>,
     /// Since the neighbour was last heard of.
-    pub(super) confirmed_ago: Option<Duration>,
+    pub(crate) confirmed_ago: Option<Duration>,
     /// It is a router (`NTF_ROUTER`): what updates the entry must say so again.
-    pub(super) router: bool,
+    pub(crate) router: bool,
     /// Somebody else keeps the entry up to date: the kernel (`NTF_EXT_MANAGED`),
     /// a switch or a routing daemon (`NTF_EXT_LEARNED`). An update would take
     /// that mark away (`neigh_update_flags`).
-    pub(super) kept: bool,
+    pub(crate) kept: bool,
 }
 
 /// An address of this host.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OwnAddress {
-    pub(super) ifindex: u32,
-    pub(super) address: IpAddr,
-    pub(super) flags: AddressFlags,
+pub(crate) struct OwnAddress {
+    pub(crate) ifindex: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) flags: AddressFlags,
 }
 
 /// An rtnetlink socket and the task that serves it.
 #[derive(Clone, Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     handle: Handle,
 }
 
@@ -103,6 +103,11 @@ impl Netlink {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         Ok(Self { handle })
+    }
+
+    /// For questions that only another room has.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     pub(super) async fn route(&self, query: RouteQuery) -> io::Result<Route> {
@@ -131,7 +136,7 @@ impl Netlink {
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    pub(super) async fn link(&self, key: LinkKey<'_>) -> io::Result<Option<Link>> {
+    pub(crate) async fn link(&self, key: LinkKey<'_>) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         match key {
             LinkKey::Index(index) => message.header.index = index,
@@ -164,7 +169,7 @@ impl Netlink {
         Ok(answers.into_iter().filter_map(link).collect())
     }
 
-    pub(super) async fn neighbour(
+    pub(crate) async fn neighbour(
         &self,
         ifindex: u32,
         address: IpAddr,
@@ -211,7 +216,7 @@ impl Netlink {
     }
 
     /// The addresses of this network namespace, of the family of `like`.
-    pub(super) async fn addresses(&self, like: IpAddr) -> io::Result<Vec<OwnAddress>> {
+    pub(crate) async fn addresses(&self, like: IpAddr) -> io::Result<Vec<OwnAddress>> {
         let mut message = AddressMessage::default();
         message.header.family = family(like);
         let question = RouteNetlinkMessage::GetAddress(message);

@@ -130,6 +130,11 @@ impl Resolver {
         self.list_addresses(remote).await
     }
 
+    /// The socket, for other questions of this crate.
+    pub(crate) fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
     pub(super) async fn list_addresses(&self, like: IpAddr) -> Result<Vec<OwnAddress>, NetError> {
         self.netlink.addresses(like).await.map_err(|cause| NetError {
             operation: "list the addresses",

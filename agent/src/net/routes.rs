@@ -55,9 +55,6 @@ impl Resolver {
         &self,
         look: &Look<'_>,
     ) -> Result<Option<u32>, ResolveError> {
-        if source::is_link_local(look.remote) {
-            return Ok(None);
-        }
         match self.find_route(look, None).await {
             Ok(route) => Ok(route.ifindex),
             Err(ResolveError::Netlink(error)) => Err(error.into()),

@@ -75,12 +75,12 @@ impl Resolver {
         check_link(&link, remote)?;
         // A packet to one of our own anycast addresses does not leave either.
         let local_route = matches!(route.kind, RouteType::Local | RouteType::Anycast);
-        let unbound = match device {
-            Some(_) if wanted.device.is_some() && !local_route && !link.in_vrf => {
-                self.unbound_device(look).await?
-            }
-            _ => None,
-        };
+        let may_differ = device.is_some()
+            && wanted.device.is_some()
+            && !local_route
+            && !link.in_vrf
+            && !source::is_link_local(remote);
+        let unbound = if may_differ { self.unbound_device(look).await? } else { None };
         let elsewhere = unbound.filter(|index| *index != link.ifindex && !look.has(*index));
         // Its link is only assumed where neither a router nor a route is on it.
         let assumed = device.is_some()
@@ -112,6 +112,10 @@ impl Resolver {
             device: None,
             configured_device: None,
             route_device: self.name_of(elsewhere.filter(|_| !is_group(remote))).await?,
+            assumed_on_link: may_differ
+                && unbound.is_none()
+                && route.gateway.is_none()
+                && !is_group(remote),
         };
         if look.depth == Depth::Mac && hop.ethernet && !hop.local_route {
             self.add_mac(&mut hop, look, route.kind).await?;
@@ -187,7 +191,7 @@ impl Resolver {
 }
 
 /// Whether which device is the right one is up to the sender, not to routes.
-fn is_group(remote: IpAddr) -> bool {
+pub(crate) fn is_group(remote: IpAddr) -> bool {
     remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
