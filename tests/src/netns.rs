@@ -10,9 +10,10 @@
 //! panics where a step fails: a test has no use for half a network.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -71,11 +72,20 @@ impl Namespace {
         ip(&words);
     }
 
-    /// The same, for what may fail: whether it went well.
-    pub fn try_ip(&self, arguments: &str) -> bool {
-        let mut command = Command::new("ip");
-        command.args(["-n", &self.name]).args(arguments.split_whitespace());
-        command.output().expect("run ip").status.success()
+    /// Runs many commands of `ip`, one per line, in one process.
+    pub fn batch(&self, commands: &str) {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("run ip");
+        let mut stdin = child.stdin.take().expect("its input");
+        stdin.write_all(commands.as_bytes()).expect("write to ip");
+        drop(stdin);
+        let output = child.wait_with_output().expect("wait for ip");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{commands}{said}");
     }
 
     /// Sets a sysctl of the namespace, such as `net/ipv4/conf/all/arp_notify`.

@@ -117,7 +117,7 @@ impl<'a> Weather<'a> {
     fn run(&mut self, event: &'static str, commands: &str) {
         *self.counts.entry(event).or_default() += 1;
         let begin = SystemTime::now();
-        batch(&self.lan.host, commands);
+        self.lan.host.batch(commands);
         let took = begin.elapsed().unwrap_or_default();
         self.history.push((begin, format!("{event}, took {took:?}: {}", commands.trim_end())));
     }
@@ -223,12 +223,11 @@ impl<'a> Weather<'a> {
                 self.lan.switch.name()
             ),
         );
-        batch(&self.lan.switch, &format!("link set {port} master br0 up\n"));
+        self.lan.switch.batch(&format!("link set {port} master br0 up\n"));
         let route = self.route();
-        batch(
-            &self.lan.host,
-            &format!("addr add 10.0.0.10/24 dev {0}\nlink set {0} up\n{route}", self.device),
-        );
+        let commands =
+            format!("addr add 10.0.0.10/24 dev {0}\nlink set {0} up\n{route}", self.device);
+        self.lan.host.batch(&commands);
     }
 
     fn enslave_or_release(&mut self) {
@@ -260,22 +259,6 @@ impl<'a> Weather<'a> {
         let route = self.route();
         self.run("gateway", &route);
     }
-}
-
-/// Runs commands of `ip` in a namespace, by one process.
-fn batch(namespace: &Namespace, commands: &str) {
-    let mut child = Command::new("ip")
-        .args(["-n", namespace.name(), "-batch", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("run ip");
-    let mut stdin = child.stdin.take().expect("its input");
-    stdin.write_all(commands.as_bytes()).expect("write to ip");
-    drop(stdin);
-    let output = child.wait_with_output().expect("wait for ip");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{commands}{said}");
 }
 
 /// One record that arrived for the first time.

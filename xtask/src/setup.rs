@@ -50,6 +50,7 @@ const NAMESPACES: &[Package] = &[
 ];
 
 const TESTS: &[Package] = &[
+    Package { name: "ethtool", probe: Probe::Program("ethtool") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "systemd", probe: Probe::Program("systemd-analyze") },
 ];

@@ -31,6 +31,7 @@ pub struct MemoryHandle(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     sent: Vec<(Tag, Vec<u8>)>,
+    dropped: Vec<Tag>,
     /// Datagrams that flushes may still take.
     room: usize,
     refusals: usize,
@@ -50,6 +51,12 @@ impl MemoryHandle {
     #[must_use]
     pub fn take_sent(&self) -> Vec<(Tag, Vec<u8>)> {
         std::mem::take(&mut self.state().sent)
+    }
+
+    /// What the device dropped since the last call, in order.
+    #[must_use]
+    pub fn take_dropped(&self) -> Vec<Tag> {
+        std::mem::take(&mut self.state().dropped)
     }
 
     /// Lets flushes take this many datagrams from now on; the rest waits.
@@ -134,6 +141,7 @@ impl Egress for MemoryEgress {
                 self.settled.push_back((tag, Outcome::Refused));
             } else if state.drops > 0 {
                 state.drops -= 1;
+                state.dropped.push(tag);
                 self.settled.push_back((tag, Outcome::Dropped));
             } else {
                 state.sent.push((tag, datagram));

@@ -2,7 +2,7 @@
 //! any time, what arrives, and what the account says of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -196,16 +196,16 @@ struct Receiver {
     joined: usize,
     /// msgids of whole messages, by seq.
     whole: BTreeMap<u64, u32>,
-    /// A part that one socket's device dropped may have come by another socket before;
-    /// the record is sent again all the same.
-    may_repeat: bool,
+    /// Records in several parts of which a device really dropped one. That part may have come
+    /// by another socket before; the record is sent again all the same.
+    may_repeat: BTreeSet<u64>,
 }
 
 impl Receiver {
     fn take(&mut self, datagram: &Datagram) {
         let Datagram { seq, part: (begin, end, total), msgid } = *datagram;
         assert!(seq >= self.newest_seq, "{seq} after {}", self.newest_seq);
-        if self.may_repeat && self.whole.contains_key(&seq) {
+        if self.may_repeat.contains(&seq) && self.whole.contains_key(&seq) {
             return;
         }
         assert!(!self.whole.contains_key(&seq), "{seq} came again after it was whole");
@@ -319,7 +319,6 @@ impl World {
                 told(place).into_iter().for_each(|s| s.refuse_next(*count));
             }
             Op::Drop(place, count) => {
-                self.receivers.iter_mut().for_each(|receiver| receiver.may_repeat = true);
                 told(place).into_iter().for_each(|s| s.drop_next(*count));
             }
             Op::Full(place, full) => told(place).into_iter().for_each(|s| s.set_full(*full)),
@@ -347,6 +346,12 @@ impl World {
         self.pump.publish();
         while self.control.end.take_back().is_some() {}
         for handle in self.sockets.iter().flatten() {
+            for dropped in handle.take_dropped().into_iter().map(tag::Datagram::from) {
+                if !(dropped.first && dropped.last) {
+                    let receiver = &mut self.receivers[dropped.target];
+                    receiver.may_repeat.insert(dropped.seq_low.into());
+                }
+            }
             for (tag, payload) in handle.take_sent() {
                 self.receivers[tag::Datagram::from(tag).target].take(&parse(&payload));
             }
@@ -357,10 +362,10 @@ impl World {
             assert_eq!(ledger.next_seq, self.pump.store.next_seq());
             // In memory everything that was taken is reaped at once. Of a record of which
             // a part was refused, the first socket's part may have made it whole.
-            // So may that of one whose other part was dropped, before it fell off the store.
+            // So may that of one whose other part was dropped.
             let refused = ledger.lost[LostReason::Refused as usize]
-                + ledger.lost[LostReason::Backlog as usize];
-            let refused = if receiver.may_repeat { ledger.seen() } else { refused };
+                + ledger.lost[LostReason::Backlog as usize]
+                + receiver.may_repeat.len() as u64;
             let whole = receiver.whole.len() as u64;
             assert!((ledger.sent..=ledger.sent + refused).contains(&whole), "{ledger:?}");
         }

@@ -1,13 +1,16 @@
 //! Ways out: a queue that is taken, UDP sockets, and receivers that are groups.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use agent_tests::netns::{LEFT_V4, Pair};
 use netconsole_agent::egress::xdp::{self, XdpOptions};
 
 use super::{
     link::TARGET,
-    scene::{Expected, LIMIT, ROUNDS, Scene, done, ready, told, told_and_done},
+    scene::{Expected, LIMIT, LIMIT_BIND, ROUNDS, Scene, done, ready, told, told_and_done},
 };
 
 /// Somebody else has the queue: the target takes the next best way out, and comes back to
@@ -138,5 +141,102 @@ fn groups_heal_as_well() {
         scene.judge(LIMIT);
         let outcome = scene.finish(&Expected::default());
         assert!(outcome.arrived.iter().all(|one| one.dst_mac == mac), "{label}");
+    }
+}
+
+/// The receiver's address becomes one of this host's own: frames lead nowhere then. A target
+/// that may take nothing else waits; another one takes UDP.
+#[test]
+fn a_way_that_no_frame_can_take() {
+    if !ready("a_way_that_no_frame_can_take") {
+        return;
+    }
+    let net = Pair::new();
+    let target = format!(
+        "{TARGET}\negress = \"xdp\"\n\
+         [target.any]\nremote = \"192.0.2.2:7777\""
+    );
+    let far = (&net.right, &[][..]);
+    let mut scene = Scene::start_with("impossible", &net.left, far, "", &target, 2);
+    for _ in 0..ROUNDS {
+        scene.round(
+            || net.left.ip("addr add 192.0.2.2/32 dev lo"),
+            &["egress_impossible"],
+            || net.left.ip("addr del 192.0.2.2/32 dev lo"),
+            done(),
+        );
+    }
+    scene.judge(LIMIT_BIND);
+    scene.assert_went(&["waiting (egress_impossible)", "active"]);
+    let _ = scene.finish(&Expected::default());
+}
+
+/// A host whose device `up0` lies on left0, where frames can be held back.
+fn jammed() -> (Pair, impl Fn(&Pair, &str)) {
+    let net = Pair::new();
+    net.left.ip("addr del 192.0.2.1/24 dev left0");
+    net.left.ip("link set left0 address 02:00:00:00:00:03");
+    net.left.ip("link add link left0 name up0 address 02:00:00:00:00:01 type macvlan");
+    net.left.ip("addr add 192.0.2.1/24 dev up0");
+    net.left.ip("link set up0 up");
+    let tbf = |net: &Pair, rate: &str| {
+        let words = format!(
+            "-n {} qdisc replace dev left0 root handle 1: tbf rate {rate} burst 2000 limit 4mb",
+            net.left.name()
+        );
+        let out = Command::new("tc").args(words.split(' ')).output().expect("run tc");
+        assert!(out.status.success(), "{words}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    (net, tbf)
+}
+
+/// The device below holds the frames back (`tbf`, tc-tbf(8)), and so the socket's memory is
+/// not freed: it takes no more. The target notices, gives it up and takes the next best
+/// way, with what the old one did not take.
+fn give_up(label: &'static str, count: usize, kinds: [&str; 2]) {
+    const SILENCE: Duration = Duration::from_secs(6);
+    let (net, tbf) = jammed();
+    let holder = (kinds[0] != "xdp").then(|| {
+        let index = net.left.ifindex("up0");
+        net.left.run(|| xdp::open(&XdpOptions::new(index, "up0"))).expect("an AF_XDP socket")
+    });
+    let target = format!("{TARGET}\npace = \"off\"");
+    let mut scene = Scene::start(label, &net.left, &net.right, &target);
+    assert_eq!(scene.wait_active().egress.expect("a way out").kind, kinds[0]);
+    scene.say_and_see(5);
+    // After the burst a frame every ten seconds.
+    tbf(&net, "400bit");
+    let said = scene.say_evenly(count, 0, 400);
+    let begin = Instant::now();
+    let view = scene.wait("on the next way", 2 * SILENCE, |view| {
+        let kind = view.egress.as_ref().map(|egress| egress.kind.as_str());
+        view.state == "active" && kind == Some(kinds[1])
+    });
+    let took = begin.elapsed();
+    println!("HEAL {label}: given up after {:.1} s, limit {SILENCE:?}", took.as_secs_f64());
+    assert!(took < SILENCE, "{took:?}");
+    let reason = view.egress.expect("a way out").reason;
+    assert!(reason.contains("sends nothing"), "{reason}");
+    let later = scene.text(said.start + 10);
+    let left = scene.capture.all().iter().any(|one| one.begins_with(&later));
+    assert!(!left, "nothing was stuck");
+    tbf(&net, "1gbit");
+    let _ = scene.arrival(said.end - 1);
+    scene.wait_active();
+    scene.assert_went(&["active", "waiting (socket_dead)", "active"]);
+    drop(holder);
+    scene.wait("back on AF_XDP", Duration::from_secs(20), |view| {
+        view.egress.as_ref().is_some_and(|egress| egress.kind == "xdp")
+    });
+    scene.say_and_see(20);
+    let outcome = scene.finish(&Expected::default());
+    assert!(outcome.missing.is_empty());
+}
+
+/// A packet socket takes as much as its send buffer holds (`net.core.wmem_default`).
+#[test]
+fn a_socket_that_sends_nothing_is_given_up() {
+    if ready("a_socket_that_sends_nothing_is_given_up") {
+        give_up("stuck-packet", 1_000, ["packet", "udp"]);
     }
 }

@@ -10,10 +10,11 @@ use agent_tests::{
     capture::Capture,
     lan::{Lan, router_mac},
     monitor::Notice,
-    netns::{Pair, mac_text},
+    netns::{Namespace, Pair, mac_text},
 };
+use rustix::process::Signal;
 
-use super::scene::{Expected, LIMIT, PORT, ROUNDS, Scene, ready, told, told_and_done};
+use super::scene::{Expected, LIMIT, LIMIT_BIND, PORT, ROUNDS, Scene, ready, told, told_and_done};
 
 const TARGET: &str = "remote = \"198.51.100.10:6666\"";
 const TARGET_V6: &str = "remote = \"[2001:db8:99::10]:6666\"";
@@ -151,6 +152,63 @@ fn an_ipv6_gateway_is_replaced_without_notice() {
     if ready("an_ipv6_gateway_is_replaced_without_notice") {
         replace_without_notice("silent IPv6", TARGET_V6, "2001:db8:1::1/64");
     }
+}
+
+/// More news than the kernel keeps for the agent (`ENOBUFS`, netlink(7)): it looks anew instead
+/// of waiting for the next recheck. The news that fill the buffer are no reason to look: they
+/// are of neighbours that no target has.
+#[test]
+fn news_that_were_lost_are_made_up_for() {
+    if !ready("news_that_were_lost_are_made_up_for") {
+        return;
+    }
+    const NEIGHBOURS: usize = 3_000;
+    let lan = Lan::new();
+    lan.host.ip("route add default via 10.0.0.1");
+    let mut scene = start(&lan, "overrun", TARGET);
+    for round in 1..=2 {
+        scene.say_and_see(5);
+        let before = lost_news(&lan.host);
+        scene.agent.signal(Signal::STOP);
+        let news: String = (0..NEIGHBOURS)
+            .map(|number| {
+                let (high, low) = (number / 250 % 4 + 1, number % 250 + 1);
+                let change = number / 1_000 + 3 * round;
+                format!(
+                    "neigh replace 10.9.{high}.{low} lladdr 02:00:00:00:09:{change:02x} dev up0\n"
+                )
+            })
+            .collect();
+        lan.host.batch(&news);
+        let new = round % 2;
+        lan.host.ip(&format!("route replace default via 10.0.0.{}", new + 1));
+        let lost = lost_news(&lan.host);
+        assert!(lost > before, "the buffer held {NEIGHBOURS} news: {before}, {lost}");
+        let from = scene.capture.count();
+        scene.agent.signal(Signal::CONT);
+        let resumed = Instant::now();
+        let said = scene.say_evenly(100, 200, 0);
+        let wanted = router_mac(new as u8 + 1, 0);
+        let first = scene
+            .capture
+            .wait(from, Duration::from_secs(5), |one| one.dst_mac == wanted)
+            .unwrap_or_else(|| panic!("nothing to {wanted:x?}\n{}", scene.agent.log()));
+        scene.healed(first.at.saturating_duration_since(resumed));
+        assert_eq!(scene.arrival(said.end - 1).dst_mac, wanted);
+    }
+    // It has all the news of before to read first.
+    scene.judge(LIMIT_BIND);
+    let _ = scene.finish(&Expected::default());
+}
+
+/// How many messages the sockets of a namespace have lost (`Drops` in `/proc/net/netlink`).
+fn lost_news(namespace: &Namespace) -> u64 {
+    let table = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/netlink"));
+    let table = table.expect("the netlink sockets");
+    let mut lines = table.lines();
+    let at = lines.next().expect("a head").split_whitespace().position(|word| word == "Drops");
+    let at = at.expect("a column Drops");
+    lines.filter_map(|line| line.split_whitespace().nth(at)?.parse::<u64>().ok()).sum()
 }
 
 fn replace_without_notice(label: &'static str, target: &str, gateway: &str) {

@@ -24,6 +24,10 @@ pub(crate) const LIMIT: Duration = Duration::from_millis(50);
 pub(crate) const LIMIT_BIND: Duration = Duration::from_millis(150);
 /// How often an event is repeated; the median counts.
 pub(crate) const ROUNDS: usize = 3;
+/// The worst may be so many times as long: a busy machine, but no wait for a timer.
+const WORST: u32 = 5;
+/// Changes of a state that `status` tells.
+pub(crate) const HISTORY: usize = 16;
 /// The receiver's port.
 pub(crate) const PORT: u16 = 6666;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -314,10 +318,30 @@ impl Scene {
             limit.as_millis()
         );
         assert!(median <= limit, "{}: {median:?}\n{}", self.label, self.story());
+        let worst = heals[heals.len() - 1];
+        assert!(worst <= limit * WORST, "{}: {worst:?}\n{}", self.label, self.story());
+    }
+
+    /// The changes of the target's state as the log tells them, in order: before and after.
+    pub(crate) fn logged(&self) -> Vec<(String, String)> {
+        let log = self.agent.log();
+        let of_target = log.lines().filter(|line| line.contains("target_name=\"peer\""));
+        of_target
+            .filter_map(|line| {
+                let value = |key: &str| {
+                    let (_, rest) = line.split_once(&format!(" {key}=\""))?;
+                    Some(rest.split_once('"')?.0.to_owned())
+                };
+                // The line that says that it sends names where it sends instead.
+                let sends = line.contains("The target sends.").then(|| "active".to_owned());
+                Some((value("from")?, value("to").or(sends)?))
+            })
+            .collect()
     }
 
     /// Asserts that the target went through these states, in this order, with others between
-    /// them; the last 16 changes are known.
+    /// them; that `status` tells the last changes, each from where the one before ended; and
+    /// that the log has the same changes, each once.
     #[track_caller]
     pub(crate) fn assert_went(&self, states: &[&str]) {
         let view = self.view();
@@ -327,10 +351,20 @@ impl Scene {
             wanted.next_if(|state| **state == transition.to);
         }
         assert_eq!(wanted.next(), None, "of {states:?} in {:#?}", view.transitions);
-        let log = self.agent.log();
-        for transition in &view.transitions {
-            assert!(log.contains(&transition.to), "{transition:?} is not in the log:\n{log}");
+        for pair in view.transitions.windows(2) {
+            assert_eq!(pair[0].to, pair[1].from, "{:#?}", view.transitions);
+            assert!(pair[0].unix_ms <= pair[1].unix_ms, "{:#?}", view.transitions);
         }
+        let told: Vec<_> =
+            view.transitions.iter().map(|one| (one.from.clone(), one.to.clone())).collect();
+        // The log comes through a pipe and a thread.
+        let end = Instant::now() + Duration::from_secs(1);
+        while !self.logged().ends_with(&told) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let logged = self.logged();
+        assert!(logged.ends_with(&told), "{told:#?}\nbut in the log {logged:#?}");
+        assert_eq!(told.len(), logged.len().min(HISTORY), "{told:#?}\nof {logged:#?}");
     }
 
     /// Waits until everything has its fate, stops the agent, and compares what was
@@ -356,13 +390,13 @@ impl Scene {
 
         // Order, and texts.
         let mut seqs = BTreeSet::new();
-        let mut again = 0;
+        let mut again = Vec::new();
         for one in &arrived {
             let newest = seqs.last().copied();
             if seqs.insert(one.seq) {
                 assert!(newest < Some(one.seq), "{label}: {} came after {newest:?}", one.seq);
             } else if one.text.is_some() {
-                again += 1;
+                again.push(one.seq);
             }
             if let (Some(written), Some(text)) = (written.get(&one.seq), &one.text) {
                 assert_eq!(written, text, "{label}: seq {}", one.seq);
@@ -372,9 +406,7 @@ impl Scene {
             arrived.iter().filter_map(|one| Some(first_word(one.text.as_deref()?))).collect();
         let missing: Vec<usize> =
             (0..own.len()).filter(|number| !texts.contains(own[*number].as_str())).collect();
-        if again > 0 {
-            println!("{label}: {again} datagrams came twice");
-        }
+        assert!(again.is_empty(), "{label}: {again:?} came twice\n{log}");
 
         // The account. Others may log as well; of their records only the sum is known.
         let account = &view.account;
@@ -389,6 +421,12 @@ impl Scene {
         let expected_lost: usize = expected.lost.iter().map(|(_, count)| count).sum();
         assert!(
             (expected_lost..=expected_lost + expected.refused_at_most).contains(&missing.len()),
+            "{label}: {missing:?} of {account:?}\n{log}"
+        );
+        // What is missing beyond that was refused, and told so.
+        let refused = account.lost.get("refused").copied().unwrap_or_default();
+        assert!(
+            (missing.len() - expected_lost) as u64 <= refused,
             "{label}: {missing:?} of {account:?}\n{log}"
         );
         for (reason, count) in &account.lost {
