@@ -17,7 +17,6 @@ use std::{
     fmt::Write as _,
     io::Write as _,
     ops::RangeInclusive,
-    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,7 +29,7 @@ use agent_tests::{
     capture::{Frame, Tap},
     kmsg::{Unlimited, mark, seq_of},
     lan::Lan,
-    netns::{Namespace, mac_text, root_or_skip},
+    netns::{mac_text, root_or_skip},
     process::Memory,
     quick,
     view::{TargetView, View},
