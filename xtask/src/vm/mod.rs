@@ -91,6 +91,8 @@ pub(crate) fn test(
     refresh: bool,
     verbose: bool,
 ) -> Result<Count> {
+    // The series before may have been interrupted.
+    interrupt.check()?;
     let cache = target_dir().join("vm");
     let kernel = kernel::fetch(series, &cache, refresh)?;
     println!("vm: kernel {}", kernel.release);
