@@ -2,8 +2,8 @@
 //!
 //! Each area gathers facts and then judges them: gathering only looks, judging is a pure function from
 //! facts to findings. The one exception is what only a trial can tell: the eBPF hooks are attached for a
-//! moment, and sockets are opened and closed again. Nothing is sent except what the kernel needs to
-//! resolve a next hop, and nothing on the host is changed.
+//! moment, and sockets are opened and closed again. Nothing is sent except questions to the name
+//! servers and what the kernel needs to resolve a next hop, and nothing on the host is changed.
 //!
 //! What a caller without root cannot see is told as not looked at, never as broken. In a process with
 //! root's user id a missing capability is what the agent would miss, too.
@@ -126,7 +126,8 @@ struct JsonFinding<'a> {
 }
 
 impl Report {
-    /// Whether something cannot work: a target, or capturing as a whole.
+    /// Whether some target cannot work: by its own way, or as any target where nothing can be captured.
+    /// Whatever else is wrong with the host is only worth a warning.
     #[must_use]
     pub fn has_failures(&self) -> bool {
         self.sections

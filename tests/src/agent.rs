@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -17,7 +17,7 @@ use netconsole_agent::control::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{netns::Namespace, view::View};
+use crate::{dns::resolving_with, netns::Namespace, view::View};
 
 /// Names the binary to test; else the one that cargo built beside the tests.
 pub const BINARY_VARIABLE: &str = "NETCONSOLE_AGENT_BIN";
@@ -60,6 +60,18 @@ impl Agent {
         Self::start_logging(namespace, agent_table, targets, active, None)
     }
 
+    /// The same, with another file as `/etc/resolv.conf`.
+    #[must_use]
+    pub fn start_resolving(
+        namespace: &Namespace,
+        targets: &str,
+        active: usize,
+        resolv_conf: &Path,
+    ) -> Self {
+        let prefix = resolving_with(resolv_conf);
+        Self::launch(namespace, "", targets, active, None, &prefix)
+    }
+
     /// The same, with another level of the log, such as `debug`.
     #[must_use]
     pub fn start_logging(
@@ -69,6 +81,18 @@ impl Agent {
         active: usize,
         level: Option<&str>,
     ) -> Self {
+        Self::launch(namespace, agent_table, targets, active, level, &[])
+    }
+
+    /// `prefix` is put before the agent's command, inside of the namespace.
+    fn launch(
+        namespace: &Namespace,
+        agent_table: &str,
+        targets: &str,
+        active: usize,
+        level: Option<&str>,
+        prefix: &[String],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the agent");
         let config = folder.path().join("agent.toml");
         let socket = folder.path().join("control.sock");
@@ -77,6 +101,7 @@ impl Agent {
             .expect("write the configuration");
         let mut child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", namespace.name()))
+            .args(prefix)
             .arg(binary())
             .args(["run", "--config"])
             .arg(&config)

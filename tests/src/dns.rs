@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{IpAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     str::FromStr as _,
     sync::{
         Arc, Mutex,
@@ -40,11 +41,23 @@ pub enum Manner {
     FailingOnAaaa,
 }
 
+/// What to put before a command so that it finds this file as `/etc/resolv.conf`, which nobody else
+/// does: a mount namespace of its own. The process id is that of the command.
+#[must_use]
+pub fn resolving_with(resolv_conf: &Path) -> Vec<String> {
+    let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+    let own = resolv_conf.to_str().expect("UTF-8");
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, own];
+    words.map(str::to_owned).to_vec()
+}
+
 #[derive(Debug)]
 struct Shared {
     /// Name to data (an address, or the name that it is an alias of) and TTL.
     records: Mutex<BTreeMap<Name, Vec<(RData, u32)>>>,
     manner: Mutex<Manner>,
+    /// Of names for which it behaves otherwise.
+    manners: Mutex<BTreeMap<Name, Manner>>,
     asked: AtomicUsize,
     asked_by_tcp: AtomicUsize,
     stop: AtomicBool,
@@ -73,6 +86,7 @@ impl DnsServer {
         let shared = Arc::new(Shared {
             records: Mutex::default(),
             manner: Mutex::new(Manner::Good),
+            manners: Mutex::default(),
             asked: AtomicUsize::new(0),
             asked_by_tcp: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -88,11 +102,6 @@ impl DnsServer {
     /// # Panics
     /// If a name is none.
     pub fn set(&self, name: &str, data: &[(&str, u32)]) {
-        let absolute = |text: &str| {
-            let mut name = Name::from_str(text).expect("a name");
-            name.set_fqdn(true);
-            name
-        };
         let data = data.iter().map(|(text, ttl)| match text.parse::<IpAddr>() {
             Ok(address) => (RData::from(address), *ttl),
             Err(_) => (RData::CNAME(CNAME(absolute(text))), *ttl),
@@ -106,6 +115,14 @@ impl DnsServer {
     /// If the server has.
     pub fn behave(&self, manner: Manner) {
         *self.shared.manner.lock().expect("the manner") = manner;
+    }
+
+    /// From now on the server behaves so to questions for this name.
+    ///
+    /// # Panics
+    /// If it is no name, or the server has.
+    pub fn behave_for(&self, name: &str, manner: Manner) {
+        self.shared.manners.lock().expect("the manners").insert(absolute(name), manner);
     }
 
     /// Questions so far, and how many of them by TCP.
@@ -123,6 +140,12 @@ impl Drop for DnsServer {
             let _ = thread.join();
         }
     }
+}
+
+fn absolute(text: &str) -> Name {
+    let mut name = Name::from_str(text).expect("a name");
+    name.set_fqdn(true);
+    name
 }
 
 fn serve(shared: &Arc<Shared>, udp: &UdpSocket, tcp: &TcpListener) {
@@ -178,7 +201,9 @@ impl Shared {
         answer.metadata.recursion_available = true;
         answer.add_query(query.clone());
         let is_aaaa = query.query_type() == RecordType::AAAA;
-        match *self.manner.lock().expect("the manner") {
+        let for_all = *self.manner.lock().expect("the manner");
+        let manners = self.manners.lock().expect("the manners");
+        match manners.get(query.name()).copied().unwrap_or(for_all) {
             Manner::Silent => return None,
             Manner::SilentOnAaaa if is_aaaa => return None,
             Manner::Failing => answer.metadata.response_code = ResponseCode::ServFail,

@@ -2,14 +2,20 @@
 //! remedy, and is not there where all is well. Each test brings about one fault.
 
 use std::{
+    collections::BTreeSet,
+    os::fd::AsRawFd as _,
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent_tests::{
     agent::{Agent, binary},
-    netns::{Namespace, Pair, root_or_skip},
+    dns::{DnsServer, Manner, resolving_with},
+    netns::{Namespace, Pair, RIGHT_V4, root_or_skip},
+};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 use serde::Deserialize;
 
@@ -125,7 +131,13 @@ impl Doctor {
             assert!(!line.finding.starts_with("Unknown error"), "{line:?}");
             assert!(line.level == "ok" || line.finding.split(' ').count() > 3, "{line:?}");
         }
-        let failed = report.lines.iter().any(|line| line.level == "fail");
+        // Only what keeps a target from working is a failure: something on its way, or that nothing
+        // can be captured, which keeps all of them from it.
+        let failures = || report.lines.iter().filter(|line| line.level == "fail");
+        for line in failures().filter(|line| line.area == "host") {
+            assert!(["/dev/kmsg", "source"].contains(&line.object.as_str()), "{line:?}");
+        }
+        let failed = failures().next().is_some();
         report.expect_code(if failed { FAILED } else { OK });
         report
     }
@@ -178,27 +190,58 @@ fn nothing_is_left_behind() {
         return;
     }
     let pair = Pair::new();
-    let state = || {
-        let show = |what: &[&str]| {
-            let arguments = [&["-n", pair.left.name()], what].concat();
-            Command::new("ip").args(arguments).output().expect("run ip").stdout
-        };
-        (show(&["link"]), show(&["addr"]), show(&["route", "show", "table", "all"]))
+    let show = |what: &str| {
+        let mut command = Command::new("ip");
+        command.args(["-n", pair.left.name()]).args(what.split_whitespace());
+        String::from_utf8(command.output().expect("run ip").stdout).expect("UTF-8")
     };
+    let state = || ["link", "addr", "route show table all", "rule", "qdisc"].map(show);
+    let neighbours = || -> BTreeSet<String> {
+        let addresses = show("neigh show nud all");
+        let unicast = addresses.lines().filter(|line| !line.contains("NOARP"));
+        unicast.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    };
+    let newest_program = || programs().last().copied().unwrap_or(0);
     let doctor = Doctor::new(TARGET);
     // Carrier and duplicate address detection settle by themselves.
-    let (mut before, mut since) = (state(), std::time::Instant::now());
-    while since.elapsed() < std::time::Duration::from_secs(3) {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+    let (mut before, mut since) = (state(), Instant::now());
+    while since.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(100));
         let now = state();
         if now != before {
-            (before, since) = (now, std::time::Instant::now());
+            (before, since) = (now, Instant::now());
         }
     }
-    doctor.run(&pair.left).expect_code(OK);
+    let known = neighbours();
+    let oldest = newest_program();
+    let report = doctor.run(&pair.left);
+    report.expect_code(OK);
+    assert!(report.lines.iter().any(|line| line.finding.contains("attaches to")), "{report}");
     // The queue is free again at once, too.
     doctor.run(&pair.left).expect(PEER, "egress", "ok", &["could be bound"]);
+    let newest = newest_program();
     assert_eq!(state(), before);
+    // The kernel learned the next hop's MAC; nobody is asked for anything else.
+    let learned: Vec<String> = neighbours().difference(&known).cloned().collect();
+    assert_eq!(learned, [RIGHT_V4.to_string()]);
+    // Whatever was loaded meanwhile goes: what agents of other tests have ends with these.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let left: Vec<u32> =
+            programs().into_iter().filter(|id| (oldest + 1..=newest).contains(id)).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "programs {left:?} are still loaded");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Ids of the loaded eBPF programs, in ascending order.
+fn programs() -> Vec<u32> {
+    let loaded = aya::programs::loaded_programs();
+    // One may go in between.
+    loaded.filter_map(|program| Some(program.ok()?.id())).collect()
 }
 
 #[test]
@@ -312,7 +355,177 @@ fn a_queue_that_does_not_exist_is_found() {
     let report = Doctor::new(&format!("{TARGET}queue = 9\n")).run(&pair.left);
     report.expect_code(OK);
     report.expect(PEER, "queue", "warn", &["queue 9 does not exist"]);
-    report.expect(PEER, "egress", "warn", &["auto takes udp", "Invalid argument"]);
+    // AF_PACKET needs no queue; its frames pass by the same things.
+    report.expect(PEER, "egress", "warn", &["auto takes packet", "xdp: ", "Invalid argument"]);
+    assert_eq!(report.find(PEER, "bypassed").len(), 1, "{report}");
+}
+
+/// What doctor says that `auto` takes, the agent takes.
+#[test]
+fn auto_is_told_as_the_agent_does_it() {
+    if !root_or_skip("auto_is_told_as_the_agent_does_it") {
+        return;
+    }
+    let pair = Pair::new();
+    let targets = format!("{TARGET}queue = 9\n");
+    let said = Doctor::new(&targets).run(&pair.left);
+    said.expect(PEER, "egress", "warn", &["auto takes packet"]);
+    let agent = Agent::start(&pair.left, "", &targets, 1);
+    let kind = agent.view().target("peer").egress.as_ref().map(|egress| egress.kind.clone());
+    assert_eq!(kind.as_deref(), Some("packet"), "{}", agent.log());
+    assert!(agent.stop().contains("final account"));
+}
+
+#[test]
+fn a_configured_packet_socket_is_tried() {
+    if !root_or_skip("a_configured_packet_socket_is_tried") {
+        return;
+    }
+    let pair = Pair::new();
+    let packet = format!("{TARGET}egress = \"packet\"\n");
+    let report = Doctor::new(&packet).run(&pair.left);
+    report.expect_code(OK);
+    report.expect(PEER, "egress", "ok", &["packet (configured)", "a socket could be opened"]);
+    report.expect(PEER, "bypassed", "ok", &[]);
+    assert_eq!(report.find(PEER, "queue").len(), 0, "{report}");
+    // There is no frame to this host itself.
+    let here = "[target.peer]\nremote = \"192.0.2.1:6666\"\negress = \"packet\"\n";
+    let report = Doctor::new(here).run(&pair.left);
+    report.expect_code(FAILED);
+    report.expect(PEER, "egress", "fail", &["the remote is this host", "`udp` or `auto`"]);
+}
+
+/// A device that is named by its MAC or by another of its names is one like any other.
+#[test]
+fn a_device_is_known_by_whatever_it_is_called() {
+    if !root_or_skip("a_device_is_known_by_whatever_it_is_called") {
+        return;
+    }
+    let pair = Pair::new();
+    pair.left.ip("link property add dev left0 altname peer-port");
+    pair.left.ip("link add other0 address 02:00:00:00:00:21 type veth peer name other1");
+    pair.left.ip("link set other1 up");
+    pair.left.ip("link set other0 up");
+    pair.left.ip("addr add 203.0.113.1/24 dev other0");
+    let of = |device: &str, rest: &str| {
+        Doctor::new(&format!("{TARGET}device = \"{device}\"\n{rest}")).run(&pair.left)
+    };
+    for device in ["peer-port", "02:00:00:00:00:01"] {
+        for egress in ["xdp", "packet", "udp"] {
+            let report = of(device, &format!("egress = \"{egress}\"\n"));
+            report.expect_code(OK);
+            report.expect(PEER, "device", "ok", &["left0", "up"]);
+            report.expect(PEER, "egress", "ok", &[egress, "could be"]);
+            assert_eq!(report.find(PEER, "wrong port").len(), 0, "{report}");
+        }
+    }
+    let report = of("02:00:00:00:00:21", "");
+    report.expect_code(FAILED);
+    report.expect(PEER, "wrong port", "warn", &["02:00:00:00:00:21", "leaves by left0"]);
+    // Also where the resolver does not come as far as that.
+    pair.left.ip("link set other0 down");
+    let report = of("02:00:00:00:00:21", "");
+    report.expect(PEER, "device", "fail", &["other0", "is down"]);
+    report.expect(PEER, "wrong port", "warn", &["leaves by left0"]);
+    pair.left.ip("link set left0 down");
+    let report = of("peer-port", "");
+    report.expect(PEER, "device", "fail", &["left0", "is down"]);
+    assert_eq!(report.find(PEER, "wrong port").len(), 0, "{report}");
+    let report = of("02:00:00:00:00:77", "");
+    report.expect(PEER, "device", "fail", &["02:00:00:00:00:77", "does not exist"]);
+}
+
+/// By which device a group is reached is up to the sender.
+#[test]
+fn a_group_has_no_wrong_port() {
+    if !root_or_skip("a_group_has_no_wrong_port") {
+        return;
+    }
+    let pair = Pair::new();
+    pair.left.ip("link add other0 type veth peer name other1");
+    pair.left.ip("link set other1 up");
+    pair.left.ip("link set other0 up");
+    pair.left.ip("addr add 203.0.113.1/24 dev other0");
+    let of = |remote: &str| {
+        let target = format!("[target.peer]\nremote = \"{remote}\"\ndevice = \"other0\"\n");
+        Doctor::new(&target).run(&pair.left)
+    };
+    for route in ["", "route add 224.0.0.0/4 dev left0", "link set other0 down"] {
+        if !route.is_empty() {
+            pair.left.ip(route);
+        }
+        let report = of("239.1.2.3:6666");
+        assert_eq!(report.find(PEER, "wrong port").len(), 0, "{route}: {report}");
+        if route.starts_with("link") {
+            report.expect(PEER, "device", "fail", &["other0", "is down"]);
+        } else {
+            report.expect_code(OK);
+            report.expect(PEER, "next hop", "ok", &["01:00:5e:01:02:03", "multicast"]);
+        }
+    }
+    pair.left.ip("link set other0 up");
+    // Nothing leads to this one, so it is taken to be on the device's link.
+    let report = of("198.51.100.7:6666");
+    report.expect(PEER, "next hop", "fail", &["198.51.100.7 on other0"]);
+    pair.left.ip("neigh replace 198.51.100.7 lladdr 02:00:00:00:00:22 dev other0");
+    let report = of("198.51.100.7:6666");
+    report.expect_code(OK);
+    report.expect(PEER, "wrong port", "warn", &["no route leads", "on the link of other0"]);
+}
+
+#[test]
+fn a_name_is_looked_up_and_all_its_addresses_are_tried() {
+    if !root_or_skip("a_name_is_looked_up_and_all_its_addresses_are_tried") {
+        return;
+    }
+    let pair = Pair::new();
+    let server = DnsServer::start(&pair.right, RIGHT_V4.into());
+    let run = |name: &str, rest: &str| {
+        let doctor = Doctor::new(&format!("[target.peer]\nremote = \"{name}:6666\"\n{rest}"));
+        let resolv_conf = doctor.folder.path().join("resolv.conf");
+        let text = "nameserver 192.0.2.2\noptions timeout:1 attempts:1\n";
+        std::fs::write(&resolv_conf, text).expect("write resolv.conf");
+        let prefix = resolving_with(&resolv_conf);
+        Doctor { prefix, ..doctor }.run(&pair.left)
+    };
+    server.set("fleet.test", &[("192.0.2.2", 60)]);
+    // The kernel notices the carrier up to a second later, and drops until then.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while run("fleet.test", "").code != OK {
+        assert!(Instant::now() < deadline, "{}", run("fleet.test", ""));
+    }
+    let report = run("fleet.test", "");
+    report.expect(PEER, "remote", "ok", &["192.0.2.2:6666, address of fleet.test"]);
+    report.expect(PEER, "egress", "ok", &["xdp", "could be bound"]);
+    // The first one has no route, the second is silent, as the agent finds out, too.
+    let addresses =
+        [("198.51.100.7", 60), ("192.0.2.77", 60), ("192.0.2.2", 60), ("2001:db8::2", 60)];
+    server.set("fleet.test", &addresses);
+    let report = run("fleet.test", "");
+    report.expect_code(OK);
+    let words = ["192.0.2.2:6666", "passed over", "198.51.100.7 (", "192.0.2.77 ("];
+    report.expect(PEER, "remote", "ok", &words);
+    report.expect(PEER, "next hop", "ok", &["192.0.2.2 is 02:00:00:00:00:02"]);
+    // `local` says which version counts.
+    let v6 = "local = \"[2001:db8::1]:6665\"\n";
+    let report = run("fleet.test", v6);
+    report.expect_code(OK);
+    report.expect(PEER, "remote", "ok", &["[2001:db8::2]:6666, address of fleet.test"]);
+    server.set("fleet.test", &addresses[..3]);
+    let report = run("fleet.test", v6);
+    report.expect_code(FAILED);
+    report.expect(PEER, "name", "fail", &["has no IPv6 address", "change `local`"]);
+    // Without any way the first one is told of.
+    server.set("fleet.test", &addresses[..1]);
+    let report = run("fleet.test", "");
+    report.expect(PEER, "route", "fail", &["198.51.100.7", "add a route"]);
+    // Each failure of a name comes with its own remedy.
+    let report = run("missing.test", "");
+    report.expect_code(FAILED);
+    report.expect(PEER, "name", "fail", &["NXDOMAIN", "correct `remote`"]);
+    server.behave(Manner::Silent);
+    let report = run("fleet.test", "");
+    report.expect(PEER, "name", "fail", &["no DNS server answered", "port 53"]);
 }
 
 #[test]
@@ -347,6 +560,146 @@ fn what_frames_pass_by_is_found() {
 }
 
 #[test]
+fn a_qdisc_for_what_comes_in_is_passed_by_by_nothing() {
+    if !root_or_skip("a_qdisc_for_what_comes_in_is_passed_by_by_nothing") {
+        return;
+    }
+    let pair = Pair::new();
+    let tc = |arguments: &str| {
+        let mut command = Command::new("tc");
+        command.args(["-n", pair.left.name()]).args(arguments.split_whitespace());
+        let output = command.output().expect("run tc");
+        assert!(output.status.success(), "tc {arguments}: {output:?}");
+    };
+    for kind in ["ingress", "clsact"] {
+        tc(&format!("qdisc add dev left0 {kind}"));
+        Doctor::new(TARGET).run(&pair.left).expect(
+            PEER,
+            "bypassed",
+            "ok",
+            &["no configured qdisc"],
+        );
+        tc(&format!("qdisc del dev left0 {kind}"));
+    }
+    // With a filter for what goes out it is something else.
+    tc("qdisc add dev left0 clsact");
+    tc("filter add dev left0 egress protocol all u32 match u32 0 0 flowid :1");
+    Doctor::new(TARGET).run(&pair.left).expect(
+        PEER,
+        "bypassed",
+        "warn",
+        &["qdisc clsact on left0"],
+    );
+}
+
+/// Makes an nftables chain for what this host sends, with `policy` (`NF_DROP`, `NF_ACCEPT`), as
+/// `nft` would: a batch of a table and a chain (`include/uapi/linux/netfilter/nf_tables.h`).
+fn add_output_chain(namespace: &Namespace, name: &str, policy: u32) {
+    const NFTABLES: u16 = 10;
+    const REQUEST_ACK_CREATE: u16 = 0x1 | 0x4 | 0x400;
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = u16::try_from(4 + value.len()).expect("short").to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+    fn message(kind: u16, flags: u16, family: u8, resource: u16, attributes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(20 + attributes.len()).expect("short");
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        // Sequence number and port; then `struct nfgenmsg`.
+        bytes.extend([0; 8]);
+        bytes.extend([family, 0]);
+        bytes.extend(resource.to_be_bytes());
+        bytes.extend(attributes);
+        bytes
+    }
+    let text = |text: &str| [text.as_bytes(), b"\0"].concat();
+    let (inet, new_table, new_chain) = (1, NFTABLES << 8, NFTABLES << 8 | 3);
+    // `NF_INET_LOCAL_OUT`, priority 0.
+    let hook = [attribute(1, &3u32.to_be_bytes()), attribute(2, &0u32.to_be_bytes())].concat();
+    let chain = [
+        attribute(1, &text("doctor")),
+        attribute(3, &text(name)),
+        attribute(4 | 0x8000, &hook),
+        attribute(5, &policy.to_be_bytes()),
+        attribute(7, &text("filter")),
+    ];
+    let batch = [
+        message(0x10, 1, 0, NFTABLES, &[]),
+        message(new_table, 0x401, inet, 0, &attribute(1, &text("doctor"))),
+        message(new_chain, REQUEST_ACK_CREATE, inet, 0, &chain.concat()),
+        message(0x11, 1, 0, NFTABLES, &[]),
+    ];
+    let answer = namespace.run(|| {
+        let kind = SockType::Raw;
+        let protocol = SockProtocol::NetlinkNetFilter;
+        let socket = socket(AddressFamily::Netlink, kind, SockFlag::empty(), protocol);
+        let socket = socket.expect("a netlink socket");
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(socket.as_raw_fd(), &batch.concat(), &kernel, MsgFlags::empty())
+            .expect("send the batch");
+        let mut answer = [0; 64];
+        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
+        answer
+    });
+    // `NLMSG_ERROR` with an error of 0.
+    assert_eq!(answer[4..6], 2u16.to_ne_bytes(), "{answer:?}");
+    let errno = -i32::from_ne_bytes(answer[16..20].try_into().expect("four bytes"));
+    assert_eq!(errno, 0, "{}", std::io::Error::from_raw_os_error(errno));
+}
+
+#[test]
+fn a_firewall_that_frames_pass_by_is_found() {
+    if !root_or_skip("a_firewall_that_frames_pass_by_is_found") {
+        return;
+    }
+    let pair = Pair::new();
+    add_output_chain(&pair.left, "idle", 1);
+    let report = Doctor::new(TARGET).run(&pair.left);
+    report.expect(PEER, "bypassed", "ok", &["no output rule"]);
+    add_output_chain(&pair.left, "strict", 0);
+    for egress in ["xdp", "packet"] {
+        let report = Doctor::new(&format!("{TARGET}egress = \"{egress}\"\n")).run(&pair.left);
+        report.expect_code(OK);
+        report.expect(
+            PEER,
+            "bypassed",
+            "warn",
+            &["nftables inet doctor strict", "egress = \"udp\""],
+        );
+        assert!(!report.to_string().contains("doctor idle"), "{report}");
+    }
+}
+
+/// Warnings are none of the exit code's business, nor is a target that works that of another.
+#[test]
+fn the_exit_code_tells_whether_a_target_cannot_work() {
+    if !root_or_skip("the_exit_code_tells_whether_a_target_cannot_work") {
+        return;
+    }
+    let pair = Pair::new();
+    pair.left.ip("link set left0 mtu 1000");
+    let works = format!("{TARGET}queue = 9\nremote_mac = \"02:00:00:00:00:99\"\n");
+    let report = Doctor::new(&works).run(&pair.left);
+    report.expect_code(OK);
+    let warned = report.lines.iter().filter(|line| line.area == PEER && line.level == "warn");
+    assert!(warned.count() >= 3, "{report}");
+    let fails = "[target.far]\nremote = \"198.51.100.7:6666\"\n";
+    let report = Doctor::new(&[&works, fails].concat()).run(&pair.left);
+    report.expect_code(FAILED);
+    assert!(
+        report
+            .lines
+            .iter()
+            .filter(|line| line.level == "fail")
+            .all(|line| line.area == "target far")
+    );
+}
+
+#[test]
 fn a_missing_capability_is_found() {
     if !root_or_skip("a_missing_capability_is_found") {
         return;
@@ -365,14 +718,42 @@ fn a_missing_capability_is_found() {
     let report = without("net_raw", TARGET);
     report.expect_code(OK);
     report.expect(PEER, "egress", "warn", &["auto takes udp", "CAP_NET_RAW"]);
-    let restricted = std::fs::read_to_string("/proc/sys/kernel/dmesg_restrict");
-    if restricted.is_ok_and(|value| value.trim() == "1") {
-        let prefix = "setpriv --bounding-set -syslog,-sys_admin --inh-caps -syslog,-sys_admin";
-        let report = Doctor::new(TARGET).with(prefix).run(&pair.left);
-        report.expect_code(FAILED);
-        report.expect("host", "/dev/kmsg", "fail", &["CAP_SYSLOG"]);
-        report.expect("host", "source", "fail", &["none"]);
+}
+
+/// `kernel.dmesg_restrict` is on, and as before on drop: so many other tests may run meanwhile.
+struct Restricted {
+    before: String,
+}
+
+impl Restricted {
+    const PATH: &str = "/proc/sys/kernel/dmesg_restrict";
+
+    fn new() -> Self {
+        let before = std::fs::read_to_string(Self::PATH).expect("read the sysctl");
+        std::fs::write(Self::PATH, "1\n").expect("set the sysctl");
+        Self { before }
     }
+}
+
+impl Drop for Restricted {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Self::PATH, &self.before);
+    }
+}
+
+/// Then no target can work, so that is a failure, too.
+#[test]
+fn a_kernel_log_that_may_not_be_read_is_found() {
+    if !root_or_skip("a_kernel_log_that_may_not_be_read_is_found") {
+        return;
+    }
+    let pair = Pair::new();
+    let _restricted = Restricted::new();
+    let prefix = "setpriv --bounding-set -syslog,-sys_admin --inh-caps -syslog,-sys_admin";
+    let report = Doctor::new(TARGET).with(prefix).run(&pair.left);
+    report.expect_code(FAILED);
+    report.expect("host", "/dev/kmsg", "fail", &["CAP_SYSLOG"]);
+    report.expect("host", "source", "fail", &["none"]);
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::{
 };
 
 use agent_tests::{
+    agent::Agent,
+    capture::{Arrived, Capture},
     dns::{DnsServer, Manner},
+    kmsg::{self, Unlimited},
     netns::{Pair, RIGHT_V4, root_or_skip},
 };
 use netconsole_agent::names::{
@@ -280,14 +283,39 @@ fn a_server_that_does_not_work_hides_none_that_does() {
     // What the first one answers is the answer, as for everybody else on the host.
     assert!(matches!(site.look_up("only.other.test"), Err(NameError::NotFound { .. })));
     assert_eq!(other.asked().0, 0, "and nobody else is asked");
-    for manner in [Manner::Silent, Manner::Failing] {
+    // A second of silence is waited for; after a refusal there is nothing to wait for.
+    for (manner, limit) in
+        [(Manner::Silent, Duration::from_secs(3)), (Manner::Failing, Duration::from_millis(700))]
+    {
         site.server.behave(manner);
         let start = Instant::now();
         assert_eq!(site.addresses("fleet.test"), ["192.0.2.11"], "{manner:?}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{manner:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() < limit, "{manner:?}: {:?}", start.elapsed());
     }
     site.resolv_conf("nameserver 198.51.100.53\nnameserver 192.0.2.98\nnameserver 192.0.2.3\n");
     assert_eq!(site.addresses("fleet.test"), ["192.0.2.11"], "the third");
+}
+
+/// The text may stand for several names: which one is meant must not depend on whether a server
+/// answers for the first of them.
+#[test]
+fn a_search_stops_where_nobody_answers() {
+    let Some(site) = Site::new("a_search_stops_where_nobody_answers") else { return };
+    site.resolv_conf(&[SERVER, QUICK, "search a.test b.test\n"].concat());
+    site.server.set("fleet.b.test", &[("192.0.2.11", 600)]);
+    assert_eq!(site.addresses("fleet"), ["192.0.2.11"], "there is no fleet.a.test");
+    site.server.set("fleet.a.test", &[("192.0.2.10", 600)]);
+    assert_eq!(site.addresses("fleet"), ["192.0.2.10"]);
+    site.server.behave_for("fleet.a.test", Manner::Silent);
+    let start = Instant::now();
+    let error = site.look_up("fleet").expect_err("nobody answers");
+    assert!(matches!(error, NameError::Timeout { .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_millis(1_900), "{:?}", start.elapsed());
+    // A server that says that it cannot tell has answered; glibc goes on, too.
+    site.server.behave_for("fleet.a.test", Manner::Failing);
+    assert_eq!(site.addresses("fleet"), ["192.0.2.11"]);
+    site.server.behave_for("fleet.a.test", Manner::Good);
+    assert_eq!(site.addresses("fleet"), ["192.0.2.10"]);
 }
 
 #[test]
@@ -345,4 +373,113 @@ fn nothing_is_left_behind() {
         })
     });
     assert_eq!(after, before, "open files");
+}
+
+/// The thread that looks names up has other things to do meanwhile.
+#[test]
+fn slow_files_hold_nobody_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hosts, resolv_conf) = (folder.path().join("hosts"), folder.path().join("resolv.conf"));
+    // To open it takes as long as nobody writes.
+    let made = std::process::Command::new("mkfifo").arg(&hosts).status().expect("run mkfifo");
+    assert!(made.success());
+    let names = Names::with_files(&hosts, &resolv_conf);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            std::fs::write(&hosts, "192.0.2.5 fleet.test\n").expect("write hosts");
+        });
+        runtime.block_on(async {
+            let start = Instant::now();
+            let look_up = names.look_up("fleet.test");
+            let other = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                start.elapsed()
+            };
+            let (found, other) = tokio::join!(look_up, other);
+            assert_eq!(
+                found.expect("an address").addresses,
+                ["192.0.2.5".parse::<IpAddr>().expect("one")]
+            );
+            assert!(other < Duration::from_millis(700), "{other:?}");
+        });
+    });
+}
+
+/// A running agent with a name: it waits for the answer, heals when it comes, and keeps what it has
+/// when the server says no more.
+#[test]
+fn an_agent_follows_a_name() {
+    const PATIENCE: Duration = Duration::from_secs(45);
+    let Some(site) = Site::new("an_agent_follows_a_name") else { return };
+    site.pair.right.ip(&format!("addr add {OTHER}/24 dev right0"));
+    // As short as it may be: then it is looked up again after 30 s.
+    site.server.set("fleet.test", &[("192.0.2.2", 1)]);
+    let _unlimited = Unlimited::new();
+    let _sink = site.pair.right.sink(6666);
+    let capture = Capture::start(&site.pair.right, 6666, &[]);
+    let text = |number: u32| format!("nca-name {} {number}.", std::process::id());
+    let say = |number: u32| kmsg::write(&[format!("<6>{}\n", text(number)).into_bytes()], 0);
+    let arrival = |agent: &Agent, number: u32| -> Arrived {
+        let arrived = capture.wait(0, PATIENCE, |one| one.begins_with(&text(number)));
+        arrived.unwrap_or_else(|| panic!("{number} does not arrive:\n{}", agent.log()))
+    };
+
+    site.server.behave(Manner::Silent);
+    let targets = "[target.fleet]\nremote = \"fleet.test:6666\"\negress = \"packet\"\n";
+    let mut agent = Agent::start_resolving(&site.pair.left, targets, 0, &site.path("resolv.conf"));
+    agent.wait(PATIENCE, |status| {
+        let target = &status.targets[0];
+        let waits_for = target.waiting_for.as_deref().unwrap_or_default();
+        target.state == "waiting"
+            && target.waiting_kind.as_deref() == Some("name_unresolved")
+            && waits_for.contains("no DNS server answered for fleet.test (asked: 192.0.2.2)")
+    });
+    say(1);
+
+    site.server.behave(Manner::Good);
+    agent.wait(PATIENCE, |status| status.targets[0].state == "active");
+    assert_eq!(arrival(&agent, 1).to, (RIGHT_V4, 6666).into());
+
+    // The server stops answering. The next look-up fails, which nobody sees but the server.
+    site.server.behave(Manner::Silent);
+    let (asked, _) = site.server.asked();
+    let deadline = Instant::now() + PATIENCE;
+    while site.server.asked().0 == asked {
+        assert!(Instant::now() < deadline, "it is not asked again:\n{}", agent.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Longer than the look-up takes.
+    std::thread::sleep(Duration::from_secs(3));
+    say(2);
+    assert_eq!(arrival(&agent, 2).to, (RIGHT_V4, 6666).into());
+    let view = agent.view();
+    let target = view.target("fleet");
+    let went: Vec<_> = target.transitions.iter().map(|change| change.to.as_str()).collect();
+    assert_eq!((target.state.as_str(), went.last()), ("active", Some(&"active")), "{target:#?}");
+    let times = went.iter().filter(|state| **state == "active").count();
+    assert_eq!(times, 1, "it never stopped: {went:?}");
+
+    // It answers again, with another address: whatever changes on the network is an occasion to ask.
+    site.server.set("fleet.test", &[("192.0.2.3", 1)]);
+    site.server.behave(Manner::Good);
+    site.pair.left.ip("addr add 192.0.2.31/24 dev left0");
+    let mut number = 2;
+    let deadline = Instant::now() + PATIENCE;
+    while arrival(&agent, number).to != (OTHER, 6666).into() {
+        assert!(Instant::now() < deadline, "it does not move:\n{}", agent.log());
+        std::thread::sleep(Duration::from_millis(200));
+        number += 1;
+        say(number);
+    }
+    let account = agent.view().target("fleet").account.clone();
+    assert!(account.adds_up() && account.lost_total() == 0, "{account:?}");
+    // In order, and each once.
+    let prefix = format!("nca-name {} ", std::process::id());
+    let own = capture.all().into_iter().filter(|one| one.begins_with(&prefix));
+    let texts: Vec<_> = own.filter_map(|one| one.text).collect();
+    assert_eq!(texts, (1..=number).map(text).collect::<Vec<_>>());
+    assert!(agent.stop().contains("final account"));
 }

@@ -116,7 +116,7 @@ impl Names {
     }
 
     /// Looks up the addresses of a host; needs a tokio runtime with I/O and time. May
-    /// be dropped at any time, and takes at most [`LOOK_UP_MAX`].
+    /// be dropped at any time, and takes at most [`LOOK_UP_MAX`] once the files are read.
     ///
     /// # Errors
     /// If no address can be had at the moment, with the cause and the remedy.
