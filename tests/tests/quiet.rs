@@ -37,7 +37,10 @@ use netconsole_agent::{
     store::Store,
     target::{Route, TargetSettings},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    system::uname,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -406,7 +409,7 @@ fn no_allocation(kind: SourceKind) {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let pcap_path = folder.path().join("quiet.pcap");
-    let lanes = lanes(&release);
+    let lanes = lanes(uname().release().to_bytes());
     let peers: Vec<_> =
         lanes.iter().map(|lane| lane.port.map(|port| Peer::start(&pair.right, port))).collect();
     let mut running = Running::start(capture, &lanes, sockets(&pair, &pcap_path));

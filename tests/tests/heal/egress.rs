@@ -194,7 +194,7 @@ fn jammed() -> (Pair, impl Fn(&Pair, &str)) {
 /// not freed: it takes no more. The target notices, gives it up and takes the next best
 /// way, with what the old one did not take.
 fn give_up(label: &'static str, count: usize, kinds: [&str; 2]) {
-    const SILENCE: Duration = Duration::from_secs(6);
+    const SILENCE: Duration = Duration::from_secs(9);
     let (net, tbf) = jammed();
     let holder = (kinds[0] != "xdp").then(|| {
         let index = net.left.ifindex("up0");
