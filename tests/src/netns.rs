@@ -16,6 +16,8 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use netconsole_agent::egress::xdp;
+use rustix::system::uname;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// MTU of both devices in bytes.
@@ -40,6 +42,17 @@ pub fn root_or_skip(test: &str) -> bool {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {reason}");
     println!("SKIPPED: {test}: {reason}");
     false
+}
+
+/// The same, and whether AF_XDP sockets may be opened on this kernel.
+#[must_use]
+pub fn xdp_or_skip(test: &str) -> bool {
+    if let Some(defect) = xdp::kernel_defect(&uname().release().to_string_lossy()) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {defect}");
+        println!("SKIPPED: {test}: {defect}");
+        return false;
+    }
+    root_or_skip(test)
 }
 
 /// One network namespace; deleted, with its devices, on drop.

@@ -9,7 +9,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use agent_tests::netns::{LEFT_MAC, LEFT_V4, MTU_BYTES, Pair, RIGHT_MAC, RIGHT_V4, root_or_skip};
+use agent_tests::netns::{
+    LEFT_MAC, LEFT_V4, MTU_BYTES, Pair, RIGHT_MAC, RIGHT_V4, root_or_skip, xdp_or_skip,
+};
 use netconsole_agent::egress::packet::{self, PacketOptions};
 use netconsole_agent::egress::udp::{self, UdpOptions};
 use netconsole_agent::egress::xdp::{self, XdpOptions};
@@ -23,15 +25,6 @@ use rustix::system::uname;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Enough for everything that a test sends.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
-
-/// Whether this process may open AF_XDP sockets on this kernel.
-fn xdp_or_skip(test: &str) -> bool {
-    let defect = xdp::kernel_defect(&uname().release().to_string_lossy());
-    if let Some(remedy) = defect {
-        println!("SKIPPED: {test}: {remedy}");
-    }
-    defect.is_none() && root_or_skip(test)
-}
 
 fn template(local: &str, remote: &str) -> HeaderTemplate {
     HeaderTemplate::new(FrameAddresses {

@@ -22,7 +22,7 @@ use std::{
 use agent_tests::{
     agent::Agent,
     kmsg::{Unlimited, mark, seq_of, write},
-    netns::{LEFT_MAC, LEFT_V4, MTU_BYTES, Pair, RIGHT_MAC, RIGHT_V4, root_or_skip},
+    netns::{LEFT_MAC, LEFT_V4, MTU_BYTES, Pair, RIGHT_MAC, RIGHT_V4, xdp_or_skip},
     peer::{Peer, join_fragments},
 };
 use arc_swap::ArcSwap;
@@ -493,12 +493,8 @@ fn no_allocation(kind: SourceKind) {
     const AT_ONCE: usize = 5_000;
     const WHILE_DOWN: usize = 60;
     let test = format!("no_allocation with {}", kind.name());
-    if !root_or_skip(&test) {
+    if !xdp_or_skip(&test) {
         return;
-    }
-    let release = uname().release().to_bytes().to_vec();
-    if let Some(defect) = xdp::kernel_defect(&String::from_utf8_lossy(&release)) {
-        return skip(&test, defect);
     }
     let pair = Pair::new();
     let _unlimited = Unlimited::new();
@@ -508,7 +504,7 @@ fn no_allocation(kind: SourceKind) {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let pcap_path = folder.path().join("quiet.pcap");
-    let lanes = lanes(&release);
+    let lanes = lanes(uname().release().to_bytes());
     let peers: Vec<_> =
         lanes.iter().map(|lane| lane.port.map(|port| Peer::start(&pair.right, port))).collect();
     let mut running = Running::start(capture, &lanes, sockets(&pair, &pcap_path));
@@ -679,11 +675,8 @@ fn thread_of(pid: u32, name: &str) -> u32 {
 fn the_data_threads_make_only_their_own_system_calls() {
     let test = "the_data_threads_make_only_their_own_system_calls";
     const PER_SECOND: u64 = 500;
-    if !root_or_skip(test) {
+    if !xdp_or_skip(test) {
         return;
-    }
-    if let Some(defect) = xdp::kernel_defect(&uname().release().to_string_lossy()) {
-        return skip(test, defect);
     }
     let pair = Pair::new();
     let _unlimited = Unlimited::new();

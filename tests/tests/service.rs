@@ -15,7 +15,7 @@ use std::{
 use agent_tests::{
     agent::{Agent, binary},
     kmsg::{Reader, Unlimited, mark, seq_of, write},
-    netns::{Namespace, Pair, root_or_skip},
+    netns::{Namespace, Pair, xdp_or_skip as ready},
     peer::{Peer, join_fragments},
 };
 use netconsole_agent::{
@@ -24,7 +24,6 @@ use netconsole_agent::{
         socket::ask,
         status::{Account, Status, TargetStatus},
     },
-    egress::xdp,
     privileges::KEPT,
 };
 use rustix::{
@@ -37,16 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(300);
 const XDP_TARGET: &str =
     "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
-
-/// Whether this process may make namespaces, and this kernel is fit for AF_XDP.
-fn ready(test: &str) -> bool {
-    if let Some(defect) = xdp::kernel_defect(&uname().release().to_string_lossy()) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {defect}");
-        println!("SKIPPED: {test}: {defect}");
-        return false;
-    }
-    root_or_skip(test)
-}
 
 /// Records whose texts are `word 0`, `word 1`, and so on, of level 6.
 fn numbered(word: &str, count: usize) -> Vec<Vec<u8>> {

@@ -7,16 +7,16 @@
 //! ```
 //!
 //! What is missing at the receiver must be missing where the agent's own log says that
-//! the target could not send: each gap in what arrives has to overlap such a window, with a
-//! tolerance. Between an event and the agent's notice of it (a message from the kernel and
-//! a turn of two threads) the kernel takes frames that go nowhere; the account shows them as
-//! sent or refused.
+//! the target could not send: the whole time of each gap in what arrives has to lie in such
+//! windows, with a tolerance. Between an event and the agent's notice of it (a message from
+//! the kernel and a turn of two threads) the kernel takes frames that go nowhere; the account
+//! shows them as sent or refused.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write as _,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,18 +29,18 @@ use agent_tests::{
     capture::{Frame, Tap},
     kmsg::{Unlimited, mark, seq_of},
     lan::Lan,
-    netns::{mac_text, root_or_skip},
+    netns::{mac_text, xdp_or_skip},
     process::Memory,
     quick,
     view::{TargetView, View},
 };
-use netconsole_agent::egress::xdp;
-use rustix::system::uname;
 
 /// Names the seed to use.
 const SEED_VARIABLE: &str = "NETCONSOLE_AGENT_SEED";
 const PORT: u16 = 6666;
 const EVENTS_PER_S: u64 = 20;
+/// Less than this share of the changes and of the lines, and it is no storm.
+const STORM_MIN: f64 = 0.8;
 const WRITERS: usize = 2;
 const LINES_PER_S_EACH: u64 = 10_000;
 /// Writers write so many lines and then wait for their time.
@@ -50,8 +50,12 @@ const LINES_AT_ONCE: u64 = 20;
 const BEFORE: Duration = Duration::from_millis(100);
 /// And may end so long after the log says that it sends again.
 const AFTER: Duration = Duration::from_millis(50);
+/// How often the account is read, to know when records were lost before any target saw them.
+const READ_EVERY: Duration = Duration::from_millis(100);
 /// Of everything sent, at most this share may vanish between an event and its notice.
 const VANISHED_MAX: f64 = 0.002;
+/// And at most this share may be refused by a device that goes.
+const REFUSED_MAX: f64 = 0.002;
 const RSS_GROWTH_MAX_BYTES: u64 = 8 << 20;
 /// The pace is out of the way: with both writers it is what the default allows, and a
 /// backlog would never shrink.
@@ -353,6 +357,31 @@ fn outages(log: &str, begin: SystemTime) -> Vec<RangeInclusive<SystemTime>> {
     windows
 }
 
+/// How much of the time of a gap no window explains, with the tolerances at their ends.
+fn uncovered(gap: Range<SystemTime>, windows: &[RangeInclusive<SystemTime>]) -> Duration {
+    let mut uncovered = Duration::ZERO;
+    // Windows come in order.
+    let mut at = gap.start;
+    for window in windows {
+        let (begin, end) = (*window.start() - BEFORE, *window.end() + AFTER);
+        if begin >= gap.end {
+            break;
+        }
+        uncovered += begin.duration_since(at).unwrap_or_default();
+        at = at.max(end);
+    }
+    uncovered + gap.end.duration_since(at).unwrap_or_default()
+}
+
+/// First seq without a fate, and how many were lost before any target saw them.
+fn source_of(view: &TargetView) -> (u64, u64) {
+    let account = &view.account;
+    (
+        account.next_seq - account.queued,
+        account.lost["kernel_overwrote"] + account.lost["not_captured"],
+    )
+}
+
 /// What the agent told and what was done around a moment, by time.
 fn story(log: &str, history: &[(SystemTime, String)], at: SystemTime) -> String {
     const AROUND: Duration = Duration::from_millis(300);
@@ -415,13 +444,7 @@ fn wait(agent: &Agent, what: &str, wanted: impl Fn(&TargetView) -> bool) -> Targ
 
 #[test]
 fn a_storm_of_changes_under_load() {
-    let test = "a_storm_of_changes_under_load";
-    if let Some(defect) = xdp::kernel_defect(&uname().release().to_string_lossy()) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {defect}");
-        println!("SKIPPED: {test}: {defect}");
-        return;
-    }
-    if !root_or_skip(test) {
+    if !xdp_or_skip("a_storm_of_changes_under_load") {
         return;
     }
     let length = Duration::from_secs(if quick() { 10 } else { 60 });
@@ -448,11 +471,20 @@ fn a_storm_of_changes_under_load() {
     // Whatever is made for the first records is made before it is counted.
     agent_tests::kmsg::write(&vec![b"<6>nca-storm before\n".to_vec(); 2_000], 10_000);
     let first = mark();
-    wait(&agent, "warm", |view| view.account.is_past(first));
+    let view = wait(&agent, "warm", |view| view.account.is_past(first));
     let before = Footprint::of(agent.pid());
 
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
+    let source = Mutex::new(vec![source_of(&view)]);
+    let (took, events) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                std::thread::sleep(READ_EVERY);
+                if let Some(view) = View::ask(&agent.socket()) {
+                    source.lock().expect("what was read").push(source_of(view.target("peer")));
+                }
+            }
+        });
         for number in 0..WRITERS {
             let (stop, written) = (&stop, &written);
             scope.spawn(move || writer(number, stop, written));
@@ -465,11 +497,21 @@ fn a_storm_of_changes_under_load() {
             let due = start + Duration::from_millis(events * 1_000 / EVENTS_PER_S);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
+        let took = start.elapsed();
         weather.clear_up();
         stop.store(true, Ordering::Release);
+        (took, events)
     });
     let written = written.into_inner();
-    println!("STORM {written} lines written, events: {:?}", weather.counts);
+    println!(
+        "STORM {written} lines written, {events} events in {:.1} s: {:?}",
+        took.as_secs_f64(),
+        weather.counts
+    );
+    let least = |per_s: u64| (length.as_secs_f64() * per_s as f64 * STORM_MIN) as u64;
+    let lines_per_s = LINES_PER_S_EACH * WRITERS as u64;
+    assert!(written >= least(lines_per_s), "{written} lines: the machine is too busy for a storm");
+    assert!(events >= least(EVENTS_PER_S), "{events} events: the machine is too busy for a storm");
 
     // It ends active, with nothing left to send.
     let last = mark();
@@ -512,33 +554,50 @@ fn a_storm_of_changes_under_load() {
     let arrived = kept.seqs.range(known.clone()).count() as u64;
     assert!(arrived <= account.sent, "{arrived} arrived: {account:?}");
     let vanished = account.sent - arrived;
-    let missing = known.end - known.start - arrived;
-    assert_eq!(missing, account.lost_total() + account.filtered + vanished);
+    // The store is large enough, and nothing is long, filtered or removed.
+    for (reason, count) in &account.lost {
+        let may_be = ["refused", "kernel_overwrote", "not_captured"].contains(&reason.as_str());
+        assert!(may_be || *count == 0, "{reason} {count}");
+    }
+    assert_eq!(account.filtered, 0);
     println!(
         "STORM {arrived} arrived, {} of them twice, {vanished} vanished, {} lost",
         kept.again,
         account.lost_total()
     );
     assert!(vanished as f64 <= account.sent as f64 * VANISHED_MAX, "{vanished} vanished");
+    let refused = account.lost["refused"];
+    assert!(refused as f64 <= account.sent as f64 * REFUSED_MAX, "{refused} refused");
+    assert_eq!(kept.again, 0, "came twice");
 
     // What is missing is missing in the logged windows.
     let windows = outages(&log, begin);
     let off: Duration =
         windows.iter().filter_map(|window| window.end().duration_since(*window.start()).ok()).sum();
     println!("STORM {} outages, {:.1} s together", windows.len(), off.as_secs_f64());
-    let mut outside = 0;
+    let source = source.into_inner().expect("what was read");
+    let last = source_of(&view);
+    let (mut outside, mut longest) = (0, Duration::ZERO);
     for pair in kept.seen.windows(2) {
         let gap = pair[1].seq - pair[0].seq - 1;
         if gap == 0 || !known.contains(&pair[0].seq) {
             continue;
         }
-        let (from, to) = (wall_of(pair[0].at), wall_of(pair[1].at));
-        let fits = windows
-            .iter()
-            .any(|window| from <= *window.end() + AFTER && to + BEFORE >= *window.start());
-        if !fits {
-            println!("STORM {gap} missing after seq {}:\n{}", pair[0].seq, story(pair[0].at));
+        let uncovered = uncovered(wall_of(pair[0].at)..wall_of(pair[1].at), &windows);
+        if uncovered.is_zero() {
+            continue;
+        }
+        // Then it was lost before any target saw it, as the account told at that time.
+        let before = source.iter().rev().find(|(seq, _)| *seq <= pair[0].seq).unwrap_or(&source[0]);
+        let after = source.iter().find(|(seq, _)| *seq >= pair[1].seq).unwrap_or(&last);
+        if after.1 - before.1 < gap {
+            println!(
+                "STORM {gap} missing after seq {}, {uncovered:?} outside:\n{}",
+                pair[0].seq,
+                story(pair[0].at)
+            );
             outside += gap;
+            longest = longest.max(uncovered);
         }
     }
     let mut told = None;
@@ -549,7 +608,5 @@ fn a_storm_of_changes_under_load() {
         }
     }
     assert_eq!(kept.out_of_order.len(), 0, "out of order; seed {seed}");
-    // These are lost before any target sees them.
-    let at_the_source = account.lost["kernel_overwrote"] + account.lost["not_captured"];
-    assert!(outside <= at_the_source, "{outside} missing outside of outages; seed {seed}");
+    assert_eq!(outside, 0, "missing outside of outages, by up to {longest:?}; seed {seed}");
 }

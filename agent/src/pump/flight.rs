@@ -148,6 +148,7 @@ impl<T: Copy> Flight<T> {
             self.begun = 0;
         }
     }
+
     /// Puts what is to be sent again in order, if nothing is in the socket.
     pub fn restore_order(&mut self, order: impl Fn(&T, &T) -> Ordering) {
         if self.in_flight == 0 {

@@ -2,8 +2,10 @@
 //! pump's book of what is on its way, both as they are in the agent, and around
 //! them a pump, a control thread and a kernel that are as small as can be.
 //!
-//! * No frame is written to a retired socket.
-//! * None is lost between two sockets: each leaves exactly once, in order.
+//! * No datagram is written to a retired socket.
+//! * None is lost between two sockets: each record leaves, whole, once, in order; one of
+//!   several datagrams starts anew in the next socket.
+//! * What a device dropped goes out again before everything newer, or is lost.
 //! * Sockets are closed by the control thread alone, after they came back.
 
 use std::collections::VecDeque;
@@ -18,15 +20,41 @@ use crate::{
     handover::{PumpEnd, handover},
 };
 
-const FRAMES: u64 = 3;
-const SLOTS: usize = 2;
+/// Records, and the one of them that takes two datagrams.
+const RECORDS: u64 = 3;
+const LONG: u64 = 1;
+const SLOTS: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Datagram {
+    record: u64,
+    part: usize,
+}
+
+impl Datagram {
+    fn is_last(self) -> bool {
+        self.part + 1 == parts_of(self.record)
+    }
+}
+
+fn parts_of(record: u64) -> usize {
+    if record == LONG { 2 } else { 1 }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Sent,
+    Dropped,
+}
 
 /// One socket as the kernel sees it.
 #[derive(Default)]
 struct Ring {
-    frames: VecDeque<u64>,
-    /// Frames that the kernel took and the pump was not told of.
-    taken: usize,
+    waiting: VecDeque<Datagram>,
+    /// What the kernel took and the pump was not told of.
+    taken: Vec<(Datagram, Fate)>,
+    /// The device drops so many that it is given.
+    drops: usize,
     retired: bool,
     closed: bool,
 }
@@ -35,15 +63,22 @@ struct Ring {
 #[derive(Default)]
 struct World {
     rings: [Ring; 2],
-    wire: Vec<u64>,
+    wire: Vec<Datagram>,
+    lost: Vec<u64>,
+    dropped: Vec<u64>,
 }
 
 impl World {
     fn take(&mut self, id: usize) {
         let ring = &mut self.rings[id];
-        if let Some(frame) = ring.frames.pop_front() {
-            ring.taken += 1;
-            self.wire.push(frame);
+        let Some(datagram) = ring.waiting.pop_front() else { return };
+        if ring.drops > 0 {
+            ring.drops -= 1;
+            ring.taken.push((datagram, Fate::Dropped));
+            self.dropped.push(datagram.record);
+        } else {
+            ring.taken.push((datagram, Fate::Sent));
+            self.wire.push(datagram);
         }
     }
 }
@@ -63,12 +98,12 @@ impl Socket {
     }
 
     /// False if it is full.
-    fn push(&self, frame: u64) -> bool {
+    fn push(&self, datagram: Datagram) -> bool {
         let ring = &mut self.world.lock().unwrap().rings[self.id];
-        assert!(!ring.retired, "a frame was written to a retired socket");
-        let room = ring.frames.len() + ring.taken < SLOTS;
+        assert!(!ring.retired, "a datagram was written to a retired socket");
+        let room = ring.waiting.len() + ring.taken.len() < SLOTS;
         if room {
-            ring.frames.push_back(frame);
+            ring.waiting.push_back(datagram);
         }
         room
     }
@@ -82,15 +117,19 @@ impl Socket {
         }
     }
 
-    fn reap(&self) -> usize {
+    fn reap(&self) -> Vec<(Datagram, Fate)> {
         std::mem::take(&mut self.world.lock().unwrap().rings[self.id].taken)
     }
 
-    /// Frames that were sent and not reaped, and frames that never will be.
-    fn abandon(&self) -> (usize, usize) {
+    /// What was taken and not reaped, and what never will be.
+    fn abandon(&self) -> (Vec<(Datagram, Fate)>, VecDeque<Datagram>) {
         let ring = &mut self.world.lock().unwrap().rings[self.id];
         ring.retired = true;
-        (std::mem::take(&mut ring.taken), std::mem::take(&mut ring.frames).len())
+        (std::mem::take(&mut ring.taken), std::mem::take(&mut ring.waiting))
+    }
+
+    fn lose(&self, record: u64) {
+        self.world.lock().unwrap().lost.push(record);
     }
 }
 
@@ -118,6 +157,7 @@ struct Pump {
     route: Option<usize>,
     flight: Flight<u64>,
     next: u64,
+    worst: Fate,
     stopping: bool,
 }
 
@@ -131,7 +171,7 @@ impl Pump {
             self.round();
         }
         // The last socket takes all it is given.
-        for _ in 0..FRAMES {
+        for _ in 0..2 * RECORDS {
             self.round();
         }
         (0..self.places.len()).for_each(|place| self.retire(place));
@@ -152,9 +192,13 @@ impl Pump {
 
     fn round(&mut self) {
         while self.push_next() {}
-        for socket in self.places.iter().flatten() {
+        for place in 0..self.places.len() {
+            let Some(socket) = self.places[place].take() else { continue };
             socket.flush();
-            (0..socket.reap()).for_each(|_| self.flight.settled(true));
+            for (datagram, fate) in socket.reap() {
+                self.settle(&socket, datagram, fate);
+            }
+            self.places[place] = Some(socket);
         }
     }
 
@@ -162,39 +206,96 @@ impl Pump {
         let Some(place) = self.route else { return false };
         let Some(socket) = &self.places[place] else { return false };
         let again = self.flight.next_again();
-        let frame = again.unwrap_or(self.next);
-        if frame == FRAMES || !self.flight.may_use(place) || !self.flight.has_room() {
+        let record = again.unwrap_or(self.next);
+        if record == RECORDS || !self.flight.may_use(place) || !self.flight.has_room() {
             return false;
         }
-        if !socket.push(frame) {
+        let datagram = Datagram { record, part: self.flight.begun() };
+        if !socket.push(datagram) {
             return false;
         }
         self.flight.pushed();
-        self.flight.is_in_flight(frame);
-        self.next += u64::from(again.is_none());
+        if datagram.is_last() {
+            self.flight.is_in_flight(record);
+            self.next += u64::from(again.is_none());
+        }
         true
+    }
+
+    /// As the agent's pump does (`settle_record`).
+    fn settle(&mut self, socket: &Socket, datagram: Datagram, fate: Fate) {
+        let Datagram { record, part } = datagram;
+        if part == 0 || fate == Fate::Dropped {
+            self.worst = fate;
+        }
+        let again = datagram.is_last() && self.worst == Fate::Dropped;
+        if again {
+            self.flight.dropped(|other, this| other < this);
+        } else {
+            self.flight.settled(datagram.is_last());
+        }
+        // What was dropped before would come after it.
+        while fate == Fate::Sent && self.flight.next_again().is_some_and(|again| again < record) {
+            socket.lose(self.flight.next_again().unwrap());
+            self.flight.drop_again();
+        }
     }
 
     fn retire(&mut self, place: usize) {
         let Some(socket) = self.places[place].take() else { return };
-        let (sent, unsent) = socket.abandon();
-        (0..sent).for_each(|_| self.flight.settled(true));
-        (0..unsent).for_each(|_| self.flight.given_back(true));
+        let (taken, waiting) = socket.abandon();
+        for (datagram, fate) in taken {
+            self.settle(&socket, datagram, fate);
+        }
+        waiting.iter().for_each(|datagram| self.flight.given_back(datagram.is_last()));
         self.flight.retired(place);
+        self.flight.restore_order(u64::cmp);
         self.end.give_back(socket);
     }
 }
 
-/// Runs what the control thread does over all interleavings with pump and kernel.
-fn check(commands: impl Fn(&Shared) -> Vec<Command> + Send + Sync + 'static) {
+/// Each record is whole at the receiver once, in order, or lost because its device dropped it.
+fn judge(world: &World) {
+    let World { wire, lost, dropped, .. } = world;
+    let mut whole = Vec::new();
+    let (mut newest, mut joined) = (0, 0);
+    for &Datagram { record, part } in wire {
+        assert!(record >= newest, "out of order: {wire:?}");
+        if record > newest || part == 0 {
+            joined = 0;
+        }
+        newest = record;
+        if part == joined {
+            joined += 1;
+            if joined == parts_of(record) {
+                whole.push(record);
+            }
+        }
+    }
+    assert!(lost.iter().all(|record| dropped.contains(record)), "{lost:?} of {dropped:?}");
+    // A part may have come by the first socket before the second one's device dropped it.
+    if dropped.contains(&LONG) {
+        whole.dedup();
+    }
+    for record in 0..RECORDS {
+        let times = whole.iter().chain(lost).filter(|one| **one == record).count();
+        assert_eq!(times, 1, "{record} of {wire:?}, lost {lost:?}, dropped {dropped:?}");
+    }
+}
+
+/// Runs what the control thread does over all interleavings with pump and kernel,
+/// while the first socket's device drops so many datagrams.
+fn check(drops: usize, commands: impl Fn(&Shared) -> Vec<Command> + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
         let world = Shared::default();
+        world.lock().unwrap().rings[0].drops = drops;
         let (mut control, end) = handover(3);
         let flight = Flight::new(SLOTS + 1, 0);
+        let worst = Fate::Sent;
         let (places, route) = ([None, None], None);
-        let pump = Pump { end, places, route, flight, next: 0, stopping: false };
+        let pump = Pump { end, places, route, flight, next: 0, worst, stopping: false };
         let pump = thread::spawn(move || pump.run());
         let kernel = {
             let world = Arc::clone(&world);
@@ -216,48 +317,66 @@ fn check(commands: impl Fn(&Shared) -> Vec<Command> + Send + Sync + 'static) {
         }
         assert_eq!(control.lent(), 0);
         let world = world.lock().unwrap();
-        assert_eq!(world.wire, [0, 1, 2]);
+        judge(&world);
         assert!(world.rings.iter().all(|ring| ring.closed), "a socket leaked");
     });
 }
 
+fn replaced(world: &Shared) -> Vec<Command> {
+    vec![
+        Command::Install(0, Socket::open(0, world)),
+        Command::Bind(0),
+        Command::Install(0, Socket::open(1, world)),
+        Command::Stop,
+    ]
+}
+
+fn unbound(world: &Shared) -> Vec<Command> {
+    vec![
+        Command::Install(0, Socket::open(0, world)),
+        Command::Bind(0),
+        Command::Unbind,
+        Command::Retire(0),
+        Command::Install(1, Socket::open(1, world)),
+        Command::Bind(1),
+        Command::Stop,
+    ]
+}
+
+fn moved(world: &Shared) -> Vec<Command> {
+    vec![
+        Command::Install(0, Socket::open(0, world)),
+        Command::Install(1, Socket::open(1, world)),
+        Command::Bind(0),
+        Command::Bind(1),
+        Command::Retire(0),
+        Command::Stop,
+    ]
+}
+
 #[test]
 fn loom_a_socket_is_replaced_at_its_place() {
-    check(|world| {
-        vec![
-            Command::Install(0, Socket::open(0, world)),
-            Command::Bind(0),
-            Command::Install(0, Socket::open(1, world)),
-            Command::Stop,
-        ]
-    });
+    check(0, replaced);
 }
 
 #[test]
 fn loom_a_target_is_unbound_and_goes_on_with_another_socket() {
-    check(|world| {
-        vec![
-            Command::Install(0, Socket::open(0, world)),
-            Command::Bind(0),
-            Command::Unbind,
-            Command::Retire(0),
-            Command::Install(1, Socket::open(1, world)),
-            Command::Bind(1),
-            Command::Stop,
-        ]
-    });
+    check(0, unbound);
 }
 
 #[test]
 fn loom_a_target_moves_while_its_old_socket_lives() {
-    check(|world| {
-        vec![
-            Command::Install(0, Socket::open(0, world)),
-            Command::Install(1, Socket::open(1, world)),
-            Command::Bind(0),
-            Command::Bind(1),
-            Command::Retire(0),
-            Command::Stop,
-        ]
-    });
+    check(0, moved);
+}
+
+#[test]
+fn loom_a_socket_whose_device_drops_is_replaced() {
+    check(1, replaced);
+    check(2, replaced);
+}
+
+#[test]
+fn loom_a_target_moves_while_the_old_device_drops() {
+    check(1, moved);
+    check(2, moved);
 }

@@ -194,7 +194,7 @@ fn jammed() -> (Pair, impl Fn(&Pair, &str)) {
 /// not freed: it takes no more. The target notices, gives it up and takes the next best
 /// way, with what the old one did not take.
 fn give_up(label: &'static str, count: usize, kinds: [&str; 2]) {
-    const SILENCE: Duration = Duration::from_secs(6);
+    const SILENCE: Duration = Duration::from_secs(9);
     let (net, tbf) = jammed();
     let holder = (kinds[0] != "xdp").then(|| {
         let index = net.left.ifindex("up0");
@@ -238,5 +238,13 @@ fn give_up(label: &'static str, count: usize, kinds: [&str; 2]) {
 fn a_socket_that_sends_nothing_is_given_up() {
     if ready("a_socket_that_sends_nothing_is_given_up") {
         give_up("stuck-packet", 1_000, ["packet", "udp"]);
+    }
+}
+
+/// An AF_XDP socket takes as many frames as it has, and gets none back.
+#[test]
+fn a_socket_whose_frames_never_come_back_is_given_up() {
+    if ready("a_socket_whose_frames_never_come_back_is_given_up") {
+        give_up("stuck-xdp", 3_500, ["xdp", "packet"]);
     }
 }

@@ -12,11 +12,12 @@ use agent_tests::{
     capture::{Arrived, Capture},
     kmsg::{Reader, Unlimited, mark, write},
     monitor::{Monitor, Notice},
-    netns::{Namespace, Sink, root_or_skip},
+    netns::{Namespace, Sink},
     view::{TargetView, View},
 };
-use netconsole_agent::egress::xdp;
-use rustix::system::uname;
+
+/// Whether this process may make namespaces, and this kernel is fit for AF_XDP.
+pub(crate) use agent_tests::netns::xdp_or_skip as ready;
 
 /// Longest time to heal where the socket stays.
 pub(crate) const LIMIT: Duration = Duration::from_millis(50);
@@ -33,16 +34,6 @@ pub(crate) const PORT: u16 = 6666;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Level 6; `kmsg::write` makes one record of each.
 const PREFIX: &str = "<6>";
-
-/// Whether this process may make namespaces, and this kernel is fit for AF_XDP.
-pub(crate) fn ready(test: &str) -> bool {
-    if let Some(defect) = xdp::kernel_defect(&uname().release().to_string_lossy()) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {defect}");
-        println!("SKIPPED: {test}: {defect}");
-        return false;
-    }
-    root_or_skip(test)
-}
 
 /// What a test expects of its account.
 #[derive(Default)]

@@ -13,6 +13,9 @@ mod kernel;
 mod qemu;
 mod record;
 mod report;
+#[path = "../../../agent/src/egress/xdp/defect.rs"]
+#[allow(unreachable_pub, reason = "it is public in the agent")]
+mod xdp_defect;
 
 use std::fs;
 use std::path::{Path, PathBuf};

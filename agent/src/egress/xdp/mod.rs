@@ -10,6 +10,7 @@
 //! `frames` ownership of frames, `queue` the bookkeeping, `socket` how they are
 //! set up.
 
+mod defect;
 pub mod frames;
 mod queue;
 pub mod ring;
@@ -19,9 +20,10 @@ pub(super) mod sys;
 use std::io;
 use std::os::fd::OwnedFd;
 
+pub use self::defect::kernel_defect;
 use self::queue::TxQueue;
 use self::socket::RawSocket;
-pub use self::socket::{FRAMES_DEFAULT, XdpOptions, kernel_defect};
+pub use self::socket::{FRAMES_DEFAULT, XdpOptions};
 use super::{Egress, EgressKind, OpenError, Outcome, PushError, Tag};
 
 /// Opens an AF_XDP socket and binds it to its queue.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::super::kernel::version;
+use super::super::xdp_defect::kernel_defect;
 use super::{Evidence, Target};
 
 /// The part of the agent's status that is judged.
@@ -74,20 +74,14 @@ impl Evidence<'_> {
                 captured == packets,
                 "{name}: {packets} packets were counted, {captured} left the VM"
             );
+            let is_sound = kernel_defect(self.report.info("release")?).is_none();
             let kind = target_status.egress.as_ref().map(|egress| egress.kind.as_str());
             ensure!(
-                kind.is_some() && (kind == Some("xdp")) == self.has_sound_xdp()?,
+                kind.is_some() && (kind == Some("xdp")) == is_sound,
                 "{name}: sent by {kind:?}"
             );
             kinds.extend(kind);
         }
         Ok(format!("every record from seq {} to {} was sent by {kinds:?}", first.seq, last.seq))
-    }
-
-    /// Whether the kernel's AF_XDP may be used: CVE-2025-40290 crashes those from
-    /// 6.16.8 on; 6.17.11 and 6.18 are mended.
-    fn has_sound_xdp(&self) -> Result<bool> {
-        let version = version(self.report.info("release")?);
-        Ok(version < vec![6, 16, 8] || version >= vec![6, 17, 11])
     }
 }
