@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::logging;
 use crate::{
+    capture::bpf::give_large_blocks_back,
     config::{Place, Sources},
     control::agent::Agent,
 };
@@ -31,6 +32,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if !config.warnings.problems.is_empty() {
         tracing::warn!("The configuration has doubtful settings:\n{}", config.warnings.report);
     }
+    give_large_blocks_back();
     let agent = Agent::start(sources, config)?;
     // The threads exist; the runtime of the control thread adds none.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -2,6 +2,7 @@
 //! with them. The only room besides `egress/xdp` with `unsafe` code: mapped
 //! kernel memory is raw memory.
 
+mod allocator;
 mod log_buffer;
 mod mapping;
 mod programs;
@@ -10,6 +11,7 @@ mod ring;
 mod sleeper;
 mod trial;
 
+pub use allocator::give_large_blocks_back;
 pub use log_buffer::log_buffer_bytes;
 pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook};
 pub use refusal::Refusal;

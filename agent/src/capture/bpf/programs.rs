@@ -15,6 +15,7 @@ use aya::{
 
 use super::{
     Doorbell, MappedRing,
+    allocator::give_free_pages_back,
     refusal::{Refusal, chain, explain},
 };
 use crate::capture::{btf::Btf, offsets};
@@ -279,12 +280,7 @@ impl Probes {
     /// largest thing in the process's memory.
     pub fn attached_all(&mut self) {
         self.kernel_btf = None;
-        #[cfg(target_env = "gnu")]
-        #[allow(unsafe_code, reason = "the allocator's own call to give free pages back")]
-        // SAFETY: `malloc_trim` only gives back pages that hold nothing allocated.
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        give_free_pages_back();
     }
 
     /// Maps the ring of records.
