@@ -26,6 +26,7 @@ fn record(text: &[u8]) -> Record<'_> {
             cgroup: b"",
         }),
         approximated: false,
+        backfilled: false,
     }
 }
 

@@ -82,6 +82,7 @@ fn record(text: &[u8]) -> Record<'_> {
             cgroup: b"nginx.service",
         }),
         approximated: false,
+        backfilled: false,
     }
 }
 

@@ -5,6 +5,7 @@
 //! `agent/ARCHITECTURE.md`.
 
 pub mod capture;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod control;

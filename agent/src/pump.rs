@@ -8,6 +8,7 @@
 
 mod deliver;
 pub mod flight;
+mod gap;
 pub mod message;
 mod parts;
 pub mod recall;
@@ -32,6 +33,7 @@ use self::{
 use crate::{
     capture::{
         bpf::MappedRing,
+        kmsg::Backfill,
         kmsg_record::KmsgRecord,
         sequencer::{Progress, RecordRing as _, Sequencer},
         wait::{Waiter, now_ns, want_precise_naps},
@@ -68,6 +70,7 @@ const STOP_IDLE_NS: u64 = 60_000_000;
 pub struct Pump {
     ring: Option<MappedRing>,
     kmsg: Consumer<KmsgRecord>,
+    backfill: Backfill,
     waiter: Waiter,
     sequencer: Sequencer,
     store: Store,
@@ -96,6 +99,7 @@ impl Pump {
             ring,
             doorbell,
             kmsg,
+            backfill,
             waker,
             sequencer,
             store,
@@ -117,6 +121,7 @@ impl Pump {
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
             ring,
             kmsg,
+            backfill,
             sequencer,
             store,
             handover,
@@ -134,6 +139,9 @@ impl Pump {
             self.obey(now);
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
+            if let Some(missing) = &progress.wanted {
+                self.backfill.ask(missing);
+            }
             let sent = self.deliver(now);
             let moved = self.flush_and_reap(now);
             self.publish();

@@ -46,6 +46,9 @@ pub struct Record<'a> {
     /// Level, facility, time and dictionary are estimates, because the
     /// `/dev/kmsg` half of the record was gone before it could be read.
     pub approximated: bool,
+    /// It was logged while the programs were attached, and they did not deliver it: all of it
+    /// is from `/dev/kmsg`.
+    pub backfilled: bool,
 }
 
 impl Record<'_> {

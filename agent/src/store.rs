@@ -233,6 +233,7 @@ impl Store {
                 cgroup,
             }),
             approximated: flags & FLAG_APPROXIMATED != 0,
+            backfilled: false,
         }
     }
 }
@@ -331,6 +332,7 @@ mod tests {
             device: b"+pci:0000:00:03.0",
             context,
             approximated: seq.is_multiple_of(5),
+            backfilled: false,
         }
     }
 

@@ -254,6 +254,7 @@ fn compare_basic(
                     device: b"",
                     context: None,
                     approximated: false,
+                    backfilled: false,
                 }
             }
         };

@@ -94,7 +94,7 @@ fn datagrams_equal_what_dev_kmsg_shows() {
         assert!(account.balances, "{}", account.line());
         assert_eq!((account.lost_total(), account.approximated), (0, 0), "{}", account.line());
         if capture == "tracepoint" {
-            assert_eq!(status.capture.without_context, 0, "{log}");
+            assert_eq!(status.capture.backfilled, 0, "{log}");
         }
         assert!(log.contains("final account"), "{log}");
     }

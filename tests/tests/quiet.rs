@@ -27,7 +27,7 @@ use agent_tests::{
 };
 use arc_swap::ArcSwap;
 use netconsole_agent::{
-    capture::{self, Capture, Choice, SourceKind, wait::now_ns, wake::Waker},
+    capture::{self, Capture, Choice, Replay, SourceKind, wait::now_ns, wake::Waker},
     egress::{Egress, packet, pcap, udp, xdp},
     frame::{FrameAddresses, HeaderTemplate},
     handover::{ControlEnd, handover},
@@ -210,6 +210,7 @@ fn a_filter_allocates_nothing() {
                 device: b"n2",
                 context: (known > 1).then_some(context),
                 approximated: known == 0,
+                backfilled: false,
             };
             match filter.decide(&record, paths[path], i * 100_000) {
                 Decision::Send => sent += 1,
@@ -336,6 +337,8 @@ impl Running {
                     pace: None,
                 })),
                 ledger: Arc::clone(ledger),
+                first_seq: None,
+                checkpoint: None,
             });
             assert!(control.send(Command::Add { index, target }, 1).is_ok());
         }
@@ -343,9 +346,10 @@ impl Running {
             ring: capture.ring,
             doorbell: capture.doorbell,
             kmsg: capture.kmsg,
+            backfill: capture.backfill,
             waker: Arc::clone(&capture.pump_waker),
             sequencer: capture.sequencer,
-            store: Store::new(16 << 20, capture.first_seq),
+            store: Store::new(16 << 20, capture.begin.first_seq),
             handover: pump_end,
             cgroups: Arc::default(),
             unnamed: rtrb::RingBuffer::new(64).0,
@@ -371,7 +375,7 @@ impl Running {
             kmsg: counted(Box::new(move || kmsg_thread.run().expect("the wait"))),
             kmsg_stop: capture.kmsg_stop,
             kmsg_waker: capture.kmsg_waker,
-            first_seq: capture.first_seq,
+            first_seq: capture.begin.first_seq,
             _probes: capture.probes,
         };
         for (index, egress) in sockets.into_iter().enumerate() {
@@ -484,7 +488,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 /// The source, if this kernel has it.
 fn open_source(kind: SourceKind) -> Result<Capture, String> {
-    capture::open(Choice::Only(kind), 8 << 20).map_err(|error| error.to_string())
+    capture::open(Choice::Only(kind), 8 << 20, Replay::None, &[]).map_err(|error| error.to_string())
 }
 
 fn no_allocation(kind: SourceKind) {

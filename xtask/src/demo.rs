@@ -96,6 +96,7 @@ fn start_agent(
     let text = format!(
         r#"[agent]
 control_socket = "{dir}/control.sock"
+replay = "none"
 
 [target.demo]
 remote = "{RECEIVER_ADDRESS}:{PORT}"

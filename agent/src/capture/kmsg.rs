@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use std::{
 
 use rtrb::Producer;
 use rustix::{
-    fs::{Mode, OFlags, open},
+    fs::{Mode, OFlags, SeekFrom, open},
     io::Errno,
 };
 
@@ -48,6 +49,8 @@ const FIRST_LOOK_NS: u64 = 40_000;
 const LOOK_FACTOR: u64 = 4;
 /// The slowest look.
 const IDLE_LOOK_NS: u64 = 100_000_000;
+/// How long a thread sleeps that has nothing to read, unless it is woken.
+const REST_NS: u64 = 1_000_000_000;
 
 /// Why `/dev/kmsg` cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +144,16 @@ impl KmsgReader {
         }
     }
 
+    /// Goes back to the oldest record that the kernel has.
+    ///
+    /// # Errors
+    /// [`KmsgError::Read`].
+    pub fn rewind(&mut self) -> Result<(), KmsgError> {
+        // `devkmsg_llseek`: SEEK_SET with 0 is the only way back there is.
+        rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(KmsgError::Read)?;
+        Ok(())
+    }
+
     /// Reads to the end of what is there now.
     ///
     /// # Errors
@@ -150,6 +163,7 @@ impl KmsgReader {
         loop {
             match self.read()? {
                 Read::Record => {
+                    skipped.oldest_seq.get_or_insert(self.record.seq);
                     skipped.next_seq = self.record.seq + 1;
                     skipped.shows_caller |= self.record.caller.is_some();
                 }
@@ -169,21 +183,64 @@ impl AsFd for KmsgReader {
 /// What was in the kernel's buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
+    /// The seq of the first record read.
+    pub oldest_seq: Option<u64>,
     /// The seq of the next record.
     pub next_seq: u64,
     /// The kernel shows `caller=` (`CONFIG_PRINTK_CALLER`).
     pub shows_caller: bool,
 }
 
-/// How long the thread goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duty {
-    /// For ever.
-    Live,
-    /// Until the first record after the start: the programs deliver whole records,
-    /// but one that was printed without its newline before they were attached
-    /// can only be had here.
-    FirstRecord,
+/// What the thread is to read: everything, or only what the pump asks for.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Nothing before this seq is passed on.
+    from_seq: AtomicU64,
+    /// It is read until a record with at least this seq was passed on.
+    until_seq: AtomicU64,
+}
+
+impl Wanted {
+    /// Everything from `from_seq` on.
+    #[must_use]
+    pub fn all_from(from_seq: u64) -> Self {
+        Self::until(from_seq, u64::MAX)
+    }
+
+    /// What is there from `from_seq` on, up to and with the first record that has at least
+    /// `until_seq`.
+    #[must_use]
+    pub fn until(from_seq: u64, until_seq: u64) -> Self {
+        Self { from_seq: AtomicU64::new(from_seq), until_seq: AtomicU64::new(until_seq) }
+    }
+
+    /// The pump misses these; to be followed by a wake. True if that is news.
+    pub fn ask(&self, missing: &Range<u64>) -> bool {
+        if self.until_seq.load(Ordering::Relaxed) >= missing.end {
+            return false;
+        }
+        self.from_seq.store(missing.start, Ordering::Relaxed);
+        self.until_seq.store(missing.end, Ordering::Release);
+        true
+    }
+}
+
+/// How the pump asks the thread for what the programs have left out.
+#[derive(Clone, Debug)]
+pub struct Backfill {
+    /// What the thread is to read.
+    pub wanted: Arc<Wanted>,
+    /// Wakes it.
+    pub waker: Arc<Waker>,
+}
+
+impl Backfill {
+    /// Asks for these, if it was not yet.
+    pub fn ask(&self, missing: &Range<u64>) {
+        if self.wanted.ask(missing) {
+            self.waker.wake();
+        }
+    }
 }
 
 /// Counts of the thread.
@@ -213,8 +270,10 @@ pub struct KmsgThread {
     pub waker: Arc<Waker>,
     /// Rung by the programs, in the tracepoint source.
     pub doorbell: Option<Doorbell>,
-    /// How long to go on.
-    pub duty: Duty,
+    /// What it reads next, at least.
+    pub next_seq: u64,
+    /// What to read.
+    pub wanted: Arc<Wanted>,
     /// Set, followed by a wake, to end the thread.
     pub stop: Arc<AtomicBool>,
     /// Counts.
@@ -230,17 +289,21 @@ impl KmsgThread {
         want_precise_naps();
         let by_doorbell = self.doorbell.is_some();
         let mut waiter = Waiter::new(Arc::clone(&self.waker), self.doorbell.take())?;
-        if !by_doorbell {
+        let is_live = self.wanted.until_seq.load(Ordering::Relaxed) == u64::MAX;
+        if is_live && !by_doorbell {
             waiter.also_while_readable(self.reader.as_fd())?;
         }
-        let mut look_ns = IDLE_LOOK_NS;
+        let mut look_ns = FIRST_LOOK_NS;
         while !self.stop.load(Ordering::Acquire) {
+            if !self.is_wanted() {
+                waiter.sleep(REST_NS, || self.is_wanted() || self.stop.load(Ordering::Acquire));
+                self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
+                look_ns = FIRST_LOOK_NS;
+                continue;
+            }
             let count = self.read_batch()?;
             if count > 0 {
                 self.pump.wake();
-                if self.duty == Duty::FirstRecord {
-                    return Ok(());
-                }
                 look_ns = FIRST_LOOK_NS;
             }
             if count >= STORM_RECORDS || self.queue.slots() == 0 {
@@ -267,12 +330,21 @@ impl KmsgThread {
         Ok(())
     }
 
-    /// Reads until there is nothing left or the queue is full.
+    /// Whether there is anything to be read.
+    fn is_wanted(&self) -> bool {
+        self.next_seq <= self.wanted.until_seq.load(Ordering::Acquire)
+    }
+
+    /// Reads until there is nothing left or wanted, or the queue is full.
     fn read_batch(&mut self) -> Result<usize, KmsgError> {
         let mut count = 0;
-        while self.queue.slots() > 0 {
+        while self.queue.slots() > 0 && self.is_wanted() {
             match self.reader.read() {
                 Ok(Read::Record) => {
+                    self.next_seq = self.reader.record().seq + 1;
+                    if self.next_seq <= self.wanted.from_seq.load(Ordering::Relaxed) {
+                        continue;
+                    }
                     // Room was checked above, and nobody else writes.
                     let _ = self.queue.push(self.reader.record().clone());
                     count += 1;

@@ -87,6 +87,7 @@ impl KmsgRecord {
             device: &self.device[..usize::from(self.device_len)],
             context,
             approximated: false,
+            backfilled: false,
         }
     }
 }

@@ -10,9 +10,11 @@ pub mod kmsg;
 pub mod kmsg_record;
 pub mod offsets;
 mod open;
+mod replay;
 pub mod ring_record;
 pub mod sequencer;
 pub mod wait;
 pub mod wake;
 
 pub use open::{Capture, CaptureError, Choice, SourceKind, SourceReport, open};
+pub use replay::Replay;

@@ -6,9 +6,10 @@ use rtrb::{Consumer, RingBuffer};
 
 use super::{
     bpf::{Doorbell, MappedRing, ProbeError, Probes, RecordHook},
-    kmsg::{Duty, KmsgError, KmsgReader, KmsgStats, KmsgThread, QUEUE_RECORDS},
+    kmsg::{Backfill, KmsgError, KmsgReader, KmsgStats, KmsgThread, QUEUE_RECORDS, Wanted},
     kmsg_record::KmsgRecord,
-    sequencer::{RingContent, Sequencer},
+    replay::Replay,
+    sequencer::{Begin, RingContent, Sequencer},
     wake::Waker,
 };
 
@@ -88,6 +89,8 @@ pub struct Capture {
     pub kmsg: Consumer<KmsgRecord>,
     /// For the pump.
     pub sequencer: Sequencer,
+    /// For the pump.
+    pub backfill: Backfill,
     /// Wakes the pump.
     pub pump_waker: Arc<Waker>,
     /// To be run on a thread of its own.
@@ -98,18 +101,25 @@ pub struct Capture {
     pub kmsg_waker: Arc<Waker>,
     /// Counts of that thread.
     pub kmsg_stats: Arc<KmsgStats>,
-    /// First seq of this run.
-    pub first_seq: u64,
+    /// Where the run begins.
+    pub begin: Begin,
+    /// The first seq of each target.
+    pub targets_first_seq: Vec<u64>,
     /// The kernel shows `caller=` (`CONFIG_PRINTK_CALLER`).
     pub shows_caller: bool,
 }
 
-/// Opens a source. The first record is the first one that is logged after the
-/// programs were attached.
+/// Opens a source. How far each target came in an earlier run of this boot decides with
+/// `replay` which of the records that were logged before are read.
 ///
 /// # Errors
 /// If the wanted source, or with [`Choice::Auto`] even `/dev/kmsg`, cannot be had.
-pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
+pub fn open(
+    choice: Choice,
+    ring_bytes: u32,
+    replay: Replay,
+    checkpoints: &[Option<u64>],
+) -> Result<Capture, CaptureError> {
     let mut reader = KmsgReader::open()?;
     let before = reader.skip_to_end()?;
     let (report, mut probes) = attach(choice, ring_bytes)?;
@@ -123,10 +133,25 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
         None => None,
     };
     // Attached first and read to the end after: what is logged in between comes
-    // by both ways, and the sequencer starts behind it.
-    let mut skipped = reader.skip_to_end()?;
-    skipped.next_seq = skipped.next_seq.max(before.next_seq);
-    skipped.shows_caller |= before.shows_caller;
+    // by both ways.
+    let after = reader.skip_to_end()?;
+    let live_seq = after.next_seq.max(before.next_seq);
+    let oldest_seq = before.oldest_seq.or(after.oldest_seq).unwrap_or(live_seq);
+    let first_seq = |checkpoint: &Option<u64>| replay.first_seq(*checkpoint, oldest_seq, live_seq);
+    let targets_first_seq: Vec<u64> = checkpoints.iter().map(first_seq).collect();
+    let first_seq = targets_first_seq.iter().copied().min().unwrap_or(live_seq);
+    if first_seq < live_seq {
+        reader.rewind()?;
+    }
+    let begin = Begin { first_seq, attached_seq: before.next_seq, live_seq };
+    let shows_caller = before.shows_caller || after.shows_caller;
+    let wanted = match report.kind {
+        // The programs deliver whole records, but one that was printed without its newline
+        // before they were attached can only be had here.
+        SourceKind::Commit => Wanted::until(first_seq, live_seq),
+        SourceKind::Tracepoint | SourceKind::Kmsg => Wanted::all_from(first_seq),
+    };
+    let wanted = Arc::new(wanted);
     let content = match report.kind {
         SourceKind::Commit => RingContent::Whole,
         SourceKind::Tracepoint => RingContent::Text,
@@ -149,7 +174,8 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
         ring,
         doorbell: pump_doorbell,
         kmsg,
-        sequencer: Sequencer::new(content, before.next_seq, skipped.next_seq, skipped.shows_caller),
+        sequencer: Sequencer::new(content, begin, shows_caller),
+        backfill: Backfill { wanted: Arc::clone(&wanted), waker: Arc::clone(&kmsg_waker) },
         pump_waker: Arc::clone(&pump_waker),
         kmsg_thread: KmsgThread {
             reader,
@@ -157,7 +183,8 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
             pump: pump_waker,
             waker: Arc::clone(&kmsg_waker),
             doorbell: kmsg_doorbell,
-            duty: if report.kind == SourceKind::Commit { Duty::FirstRecord } else { Duty::Live },
+            next_seq: first_seq,
+            wanted,
             stop: Arc::clone(&kmsg_stop),
             stats: Arc::clone(&kmsg_stats),
         },
@@ -165,8 +192,9 @@ pub fn open(choice: Choice, ring_bytes: u32) -> Result<Capture, CaptureError> {
         kmsg_stop,
         kmsg_waker,
         kmsg_stats,
-        first_seq: skipped.next_seq,
-        shows_caller: skipped.shows_caller,
+        begin,
+        targets_first_seq,
+        shows_caller,
     })
 }
 

@@ -115,6 +115,7 @@ impl<'a> RingRecord<'a> {
             device: until_nul(self.array(DEVICE_INFO_AT + offset_of!(DeviceInfo, device), 48)),
             context: Some(self.context()),
             approximated: false,
+            backfilled: false,
         })
     }
 

@@ -12,6 +12,8 @@
 mod join;
 mod window;
 
+use std::ops::Range;
+
 use rtrb::Consumer;
 
 use self::window::{ItemKind, Slot, Window};
@@ -24,6 +26,9 @@ pub const PATIENCE_NS: u64 = 100_000_000;
 /// later seq was seen. A printing CPU may have reopened it just before that and is then
 /// about to commit it again (`prb_reserve_in_last`), with interrupts off.
 const REOPEN_GRACE_NS: u64 = 2_000_000;
+/// How long a gap of the commit source is waited for once `/dev/kmsg` was asked, if the ring is so
+/// full that waiting longer would cost more than it saves.
+const CROWDED_PATIENCE_NS: u64 = 10_000_000;
 /// Descriptor ids have 62 bits (`DESC_ID_MASK`, `printk_ringbuffer.h`).
 const ID_MASK: u64 = (1 << 62) - 1;
 /// Level of a record whose own is not known: the kernel's default for messages
@@ -110,8 +115,28 @@ pub enum RingContent {
     Nothing,
 }
 
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// The first seq to be settled: what was logged before is replayed from there on.
+    pub first_seq: u64,
+    /// The next seq before the programs were attached.
+    pub attached_seq: u64,
+    /// The next seq when `/dev/kmsg` had been read to its end after that: from here on the
+    /// programs saw everything.
+    pub live_seq: u64,
+}
+
+impl Begin {
+    /// A run without a past.
+    #[must_use]
+    pub fn at(seq: u64) -> Self {
+        Self { first_seq: seq, attached_seq: seq, live_seq: seq }
+    }
+}
+
 /// What the caller must know after a round.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Seqs settled in this round.
     pub settled: u64,
@@ -119,6 +144,8 @@ pub struct Progress {
     pub deadline_ns: Option<u64>,
     /// Records that were left in the `/dev/kmsg` queue: they wait for the ring.
     pub kmsg_waiting: usize,
+    /// What the ring has left out, to be looked for in `/dev/kmsg` (commit source).
+    pub wanted: Option<Range<u64>>,
 }
 
 /// Counts of the sequencer's own decisions.
@@ -126,8 +153,11 @@ pub struct Progress {
 pub struct SequencerCounts {
     /// Records sent with estimated fields.
     pub approximated: u64,
-    /// Records from `/dev/kmsg` for which no program had a context.
-    pub without_context: u64,
+    /// Records that the programs, although attached, did not deliver: all of them is from
+    /// `/dev/kmsg`.
+    pub backfilled: u64,
+    /// Records that were logged before the start.
+    pub replayed: u64,
     /// Ring items that were no record.
     pub malformed: u64,
     /// Joins whose two texts differed.
@@ -140,10 +170,7 @@ pub struct Sequencer {
     /// Whether `/dev/kmsg` shows `caller=` (`CONFIG_PRINTK_CALLER`).
     show_caller: bool,
     next_seq: u64,
-    /// First seq that can have been logged after the programs were attached.
-    attached_seq: u64,
-    /// First seq of this run.
-    first_seq: u64,
+    begin: Begin,
     /// Ring items seen while no constant between ids and seqs was known.
     first_items: u64,
     /// Records that did not tell the constant.
@@ -158,6 +185,12 @@ pub struct Sequencer {
     clock_offset_ns: i64,
     /// Since when the head waits for a ring item that is being written.
     busy_since_ns: Option<u64>,
+    /// Since when the replay is over.
+    live_since_ns: Option<u64>,
+    /// Up to which seq `/dev/kmsg` is asked for what the ring has left out, and since when.
+    asked: Option<(Range<u64>, u64)>,
+    /// `/dev/kmsg` did not answer in time: it is not waited for again before it has answered.
+    unanswered: bool,
     counts: SequencerCounts,
     text: Box<[u8; TEXT_MAX_BYTES]>,
 }
@@ -168,24 +201,25 @@ enum Step {
 }
 
 impl Sequencer {
-    /// A sequencer whose first record is `next_seq`. `attached_seq` was the next seq
-    /// before the programs were attached.
+    /// A sequencer for a run that begins so.
     #[must_use]
-    pub fn new(content: RingContent, attached_seq: u64, next_seq: u64, show_caller: bool) -> Self {
+    pub fn new(content: RingContent, begin: Begin, show_caller: bool) -> Self {
         Self {
             content,
             show_caller,
-            next_seq,
-            attached_seq,
-            first_seq: next_seq,
+            next_seq: begin.first_seq,
+            begin,
             first_items: 0,
             untold: 0,
-            window: Window::new(next_seq),
+            window: Window::new(begin.live_seq),
             held: None,
             id_base: None,
             mismatches: 0,
             clock_offset_ns: 0,
             busy_since_ns: None,
+            live_since_ns: None,
+            asked: None,
+            unanswered: false,
             counts: SequencerCounts::default(),
             text: Box::new([0; TEXT_MAX_BYTES]),
         }
@@ -221,6 +255,7 @@ impl Sequencer {
                 Step::Settled(count) => {
                     self.next_seq += count;
                     self.busy_since_ns = None;
+                    self.asked.take_if(|(range, _)| range.start < self.next_seq);
                     progress.settled += count;
                 }
                 Step::Wait(deadline_ns) => {
@@ -230,6 +265,7 @@ impl Sequencer {
             }
         }
         progress.kmsg_waiting = kmsg_left;
+        progress.wanted = self.asked.as_ref().map(|(range, _)| range.clone());
         self.window.release(self.next_seq, now_ns, ring);
         progress
     }
@@ -276,6 +312,7 @@ impl Sequencer {
         // Only a reference to the queue's front is taken: the record is copied once, by the sink.
         let front_seq =
             if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
+        self.unanswered &= front_seq.is_none();
         if front_seq.is_some_and(|seq| seq < head) {
             *kmsg_left -= 1;
             let _ = kmsg.pop_discard();
@@ -309,7 +346,12 @@ impl Sequencer {
         match front_seq {
             Some(seq) if seq == head => {
                 // The program's half may be in the making on another CPU.
-                if slot.is_none() && ring.pending() && !full && self.content == RingContent::Text {
+                if slot.is_none()
+                    && ring.pending()
+                    && !full
+                    && self.content == RingContent::Text
+                    && head >= self.begin.attached_seq
+                {
                     let since_ns = *self.busy_since_ns.get_or_insert(now_ns);
                     if now_ns < since_ns + REOPEN_GRACE_NS {
                         return Step::Wait(Some(since_ns + REOPEN_GRACE_NS));
@@ -354,12 +396,22 @@ impl Sequencer {
         sink: &mut S,
     ) -> Step {
         let head = self.next_seq;
+        // What was logged before is sure to come: itself, or a later one if it is gone.
+        if head < self.begin.live_seq {
+            return Step::Wait(None);
+        }
         // As long as no later record exists, the head may simply not be finished:
         // the kernel shows a record without its newline to nobody.
         let Some((known, known_seen_ns)) = self.next_known(head) else {
             return Step::Wait(None);
         };
+        if slot.is_none() && self.content == RingContent::Whole {
+            return self.look_for(head..known, known_seen_ns, now_ns, full, sink);
+        }
+        // During a replay much waits in the ring for what /dev/kmsg has not shown yet.
+        let live_since_ns = *self.live_since_ns.get_or_insert(now_ns);
         let since_ns = slot.map_or(known_seen_ns, |slot| slot.seen_ns.max(known_seen_ns));
+        let since_ns = since_ns.max(live_since_ns);
         if !full && now_ns < since_ns + PATIENCE_NS {
             return Step::Wait(Some(since_ns + PATIENCE_NS));
         }
@@ -370,6 +422,34 @@ impl Sequencer {
                 Step::Settled(known - head)
             }
         }
+    }
+
+    /// The ring has left records out: `/dev/kmsg` may have them.
+    fn look_for<S: Sink>(
+        &mut self,
+        missing: Range<u64>,
+        known_seen_ns: u64,
+        now_ns: u64,
+        full: bool,
+        sink: &mut S,
+    ) -> Step {
+        // Two CPUs may commit in another order than they began.
+        if now_ns < known_seen_ns + REOPEN_GRACE_NS {
+            return Step::Wait(Some(known_seen_ns + REOPEN_GRACE_NS));
+        }
+        let (_, since_ns) = self.asked.get_or_insert((missing.clone(), now_ns));
+        let patience_ns = match (self.unanswered, full) {
+            (true, _) => 0,
+            (_, true) => CROWDED_PATIENCE_NS,
+            _ => PATIENCE_NS,
+        };
+        if now_ns < *since_ns + patience_ns {
+            return Step::Wait(Some(*since_ns + patience_ns));
+        }
+        self.unanswered = true;
+        let count = missing.end - missing.start;
+        sink.missing(missing.start, count, MissingReason::NotCaptured);
+        Step::Settled(count)
     }
 
     /// Settles the head with the program's half alone.
@@ -405,6 +485,7 @@ impl Sequencer {
             device: &[],
             context: Some(half.context()),
             approximated: true,
+            backfilled: false,
         });
         Step::Settled(1)
     }

@@ -64,6 +64,22 @@ pub(super) const AGENT: &[Key] = &[
         ],
     ),
     with_default(
+        "replay",
+        "\"resume\"",
+        &[
+            "What is sent of the records logged before the start: resume (all that no earlier run of",
+            "this boot has sent), boot (all that the kernel still has, at every start), or none.",
+        ],
+    ),
+    with_default(
+        "runtime_dir",
+        "\"/run/netconsole-agent\"",
+        &[
+            "Where the agent remembers how far each target has come; in memory, for this boot only.",
+            "Without it: the folder of control_socket.",
+        ],
+    ),
+    with_default(
         "store",
         "\"16MiB\"",
         &["Memory that holds records for targets which cannot send at the moment."],

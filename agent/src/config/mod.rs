@@ -40,7 +40,7 @@ pub use show::Shown;
 pub use source::{Place, Role, Source, Sources};
 
 use crate::{
-    capture::Choice,
+    capture::{Choice, Replay},
     egress::EgressKind,
     netconsole::{FormatKind, Sysdata},
     target::filter::spec::{Rate, Rule},
@@ -77,6 +77,10 @@ pub struct Agent {
     pub control_group: Option<String>,
     /// Which source of records.
     pub capture: Choice,
+    /// What is sent of what was logged before the start.
+    pub replay: Replay,
+    /// Folder of the targets' checkpoints.
+    pub runtime_dir: PathBuf,
     /// Size of the record store in bytes.
     pub store_bytes: usize,
     /// Size of the BPF ring buffer in bytes, a power of two.
@@ -89,6 +93,8 @@ impl Default for Agent {
             control_socket: PathBuf::from("/run/netconsole-agent/control.sock"),
             control_group: None,
             capture: Choice::Auto,
+            replay: Replay::Resume,
+            runtime_dir: PathBuf::from("/run/netconsole-agent"),
             store_bytes: 16 << 20,
             ring_bytes: 8 << 20,
         }

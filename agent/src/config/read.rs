@@ -1,5 +1,7 @@
 //! From merged TOML to checked settings: the whole, and `[agent]`.
 
+use std::path::{Path, PathBuf};
+
 use bytesize::ByteSize;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     target::{self, path},
 };
 use crate::{
-    capture::{Choice, SourceKind},
+    capture::{Choice, Replay, SourceKind},
     egress::EgressKind,
     netconsole::FormatKind,
 };
@@ -102,7 +104,7 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     let mut agent = Agent::default();
     let help = format!("an absolute path of at most {SOCKET_PATH_MAX_BYTES} bytes");
     let path = table.parsed("control_socket", &help, |text| {
-        path(text).filter(|path| path.is_absolute() && text.len() <= SOCKET_PATH_MAX_BYTES)
+        absolute(text).filter(|_| text.len() <= SOCKET_PATH_MAX_BYTES)
     });
     if let Some(path) = path {
         agent.control_socket = path;
@@ -124,6 +126,20 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     if let Some(choice) = choice {
         agent.capture = choice;
     }
+    let replay = table.parsed("replay", "resume, boot or none", |text| match text {
+        "resume" => Some(Replay::Resume),
+        "boot" => Some(Replay::Boot),
+        "none" => Some(Replay::None),
+        _ => None,
+    });
+    if let Some(replay) = replay {
+        agent.replay = replay;
+    }
+    let folder = table.parsed("runtime_dir", "an absolute path", absolute);
+    let beside = || agent.control_socket.parent().map(Path::to_owned);
+    if let Some(folder) = folder.or_else(beside) {
+        agent.runtime_dir = folder;
+    }
     let store = table.parsed("store", "a size from 1MiB to 1GiB, such as \"16MiB\"", |text| {
         size(text).filter(|bytes| (1 << 20..=1 << 30).contains(bytes))
     });
@@ -144,6 +160,10 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     }
     table.finish();
     agent
+}
+
+fn absolute(text: &str) -> Option<PathBuf> {
+    path(text).filter(|path| path.is_absolute())
 }
 
 fn size(text: &str) -> Option<u64> {

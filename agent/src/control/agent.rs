@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     desk::Desk,
-    manager::{Manager, extradata::ExtraData},
+    manager::{Manager, extradata::ExtraData, targets::warn_of},
     netdev::{self, NetdevSource, readable_events},
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
@@ -24,9 +24,10 @@ use super::{
 };
 use crate::{
     capture::{
-        self, Capture, CaptureError, SourceKind, SourceReport, bpf::Probes, kmsg::KmsgStats,
+        self, Capture, CaptureError, SourceReport, bpf::Probes, kmsg::KmsgStats, sequencer::Begin,
         wait::now_ns, wake::Waker,
     },
+    checkpoint::Checkpoints,
     config::{self, Config, Sources},
     handover::handover,
     net::{NetError, Resolver},
@@ -88,7 +89,8 @@ pub struct Agent {
     config: Config,
     started: Instant,
     source: SourceReport,
-    first_seq: u64,
+    begin: Begin,
+    checkpoints: Option<Checkpoints>,
     probes: Option<Probes>,
     netdev: NetdevSource,
     pump_waker: Arc<Waker>,
@@ -115,6 +117,23 @@ impl Agent {
         let started = Instant::now();
         let listener =
             socket::bind(&config.agent.control_socket, config.agent.control_group.as_deref())?;
+        let checkpoints = Checkpoints::open(&config.agent.runtime_dir);
+        let checkpoints = checkpoints
+            .inspect_err(|error| tracing::warn!(%error, "No target has a checkpoint."))
+            .ok();
+        let (kept, ended_at): (Vec<_>, Vec<_>) = config
+            .targets
+            .iter()
+            .map(|target| match checkpoints.as_ref()?.of(&target.name) {
+                Ok((checkpoint, ended_at)) => Some((checkpoint, ended_at)),
+                Err(error) => {
+                    warn_of(&target.name, &error);
+                    None
+                }
+            })
+            .map(|opened| opened.unzip())
+            .map(|(checkpoint, ended_at)| (checkpoint, ended_at.flatten()))
+            .unzip();
         let Capture {
             report,
             mut probes,
@@ -127,14 +146,23 @@ impl Agent {
             kmsg_stop,
             kmsg_waker,
             kmsg_stats,
-            first_seq,
+            backfill,
+            begin,
+            targets_first_seq,
             shows_caller,
-        } = capture::open(config.agent.capture, config.agent.ring_bytes)?;
+        } = capture::open(
+            config.agent.capture,
+            config.agent.ring_bytes,
+            config.agent.replay,
+            &ended_at,
+        )?;
         tracing::info!(
             source = report.kind.name(),
             hook = report.hook.map(|hook| hook.name()),
             reason = %report.reason,
-            first_seq,
+            replay = config.agent.replay.name(),
+            first_seq = begin.first_seq,
+            live_seq = begin.live_seq,
             "Records are captured."
         );
         let netdev = NetdevSource::open(probes.as_mut());
@@ -157,18 +185,23 @@ impl Agent {
             tracing::warn!(warning, "Extra data is incomplete.");
         }
         let (mut control, pump_end) = handover(BOXES_LENT);
-        for (index, (_, shared)) in targets.iter().enumerate() {
+        let begins = kept.into_iter().zip(targets_first_seq);
+        for ((index, (_, shared)), (checkpoint, first_seq)) in
+            targets.iter().enumerate().zip(begins)
+        {
+            let target = shared.for_the_pump(Some(first_seq), checkpoint);
             // The ring holds more than there may be targets.
-            let _ = control.send(Command::Add { index, target: shared.for_the_pump() }, 1);
+            let _ = control.send(Command::Add { index, target }, 1);
         }
         let pump_stats = Arc::new(PumpStats::default());
         let mut pump = Pump::new(PumpParts {
             ring,
             doorbell,
             kmsg,
+            backfill,
             waker: Arc::clone(&pump_waker),
             sequencer,
-            store: Store::new(config.agent.store_bytes, first_seq),
+            store: Store::new(config.agent.store_bytes, begin.first_seq),
             handover: pump_end,
             cgroups,
             unnamed,
@@ -197,7 +230,8 @@ impl Agent {
             config,
             started,
             source: report,
-            first_seq,
+            begin,
+            checkpoints,
             probes,
             netdev,
             pump_waker,
@@ -240,6 +274,7 @@ impl Agent {
 
         let mut manager = Manager::new(
             (self.host_format, self.extradata),
+            self.checkpoints,
             self.control,
             (Arc::clone(&self.pump_waker), Arc::clone(&self.pump_stats)),
             Resolver::new()?,
@@ -250,7 +285,7 @@ impl Agent {
         let control = ControlView {
             started: self.started,
             source: &self.source,
-            first_seq: self.first_seq,
+            begin: self.begin,
             netdev_by,
             probes: self.probes.as_ref(),
             pump_stats: &self.pump_stats,
@@ -282,8 +317,7 @@ impl Agent {
             if self.pump_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("pump"));
             }
-            // The commit source needs that thread at the start only.
-            if self.source.kind != SourceKind::Commit && self.kmsg_thread.is_finished() {
+            if self.kmsg_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("/dev/kmsg"));
             }
         }
@@ -338,7 +372,7 @@ async fn flush_log(log: &mut Option<ProgramsLog>) {
 struct ControlView<'a> {
     started: Instant,
     source: &'a SourceReport,
-    first_seq: u64,
+    begin: Begin,
     netdev_by: String,
     probes: Option<&'a Probes>,
     pump_stats: &'a PumpStats,
@@ -360,7 +394,7 @@ impl ControlView<'_> {
                 hook: self.source.hook.map(|hook| hook.name().to_owned()),
                 reason: self.source.reason.clone(),
                 netdev_events: self.netdev_by.clone(),
-                first_seq: self.first_seq,
+                first_seq: self.begin.first_seq,
                 captured: programs.captured,
                 ring_full: programs.ring_full,
                 read_errors: programs.read_error,
@@ -370,7 +404,8 @@ impl ControlView<'_> {
                 kmsg_failed: (errno != 0)
                     .then(|| io::Error::from_raw_os_error(errno as i32).to_string()),
                 approximated: pump.approximated.load(Ordering::Relaxed),
-                without_context: pump.without_context.load(Ordering::Relaxed),
+                backfilled: pump.backfilled.load(Ordering::Relaxed),
+                replayed: pump.replayed.load(Ordering::Relaxed),
                 malformed: pump.malformed.load(Ordering::Relaxed),
                 mismatched: pump.mismatched.load(Ordering::Relaxed),
                 wakeups: pump.wakeups.load(Ordering::Relaxed)

@@ -183,6 +183,8 @@ fn needs_restart(now: &config::Agent, wanted: &config::Agent) -> Vec<String> {
         ("control_socket", now.control_socket != wanted.control_socket),
         ("control_group", now.control_group != wanted.control_group),
         ("capture", now.capture != wanted.capture),
+        ("replay", now.replay != wanted.replay),
+        ("runtime_dir", now.runtime_dir != wanted.runtime_dir),
         ("store", now.store_bytes != wanted.store_bytes),
         ("ring", now.ring_bytes != wanted.ring_bytes),
     ];

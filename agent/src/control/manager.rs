@@ -8,7 +8,7 @@
 pub(super) mod extradata;
 mod messages;
 mod network;
-mod targets;
+pub(super) mod targets;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     capture::wake::Waker,
+    checkpoint::Checkpoints,
     extradata::cgroup::Walked,
     handover::ControlEnd,
     names::{NameChange, NameError, NameState, Names, Resolved},
@@ -92,6 +93,7 @@ pub struct Manager {
     /// Indices that the pump has a target for.
     places: [bool; TARGETS_MAX],
     host_format: HostFormat,
+    checkpoints: Option<Checkpoints>,
     extradata: ExtraData,
     messages: Outgoing,
     started: Instant,
@@ -112,6 +114,7 @@ impl Manager {
     /// A manager without targets yet.
     pub(super) fn new(
         (host_format, extradata): (HostFormat, ExtraData),
+        checkpoints: Option<Checkpoints>,
         control: ControlEnd<Command, Returned>,
         pump: (Arc<Waker>, Arc<PumpStats>),
         resolver: Resolver,
@@ -124,6 +127,7 @@ impl Manager {
             leaving: BTreeMap::new(),
             places: [false; TARGETS_MAX],
             host_format,
+            checkpoints,
             extradata,
             messages: Outgoing::default(),
             started: Instant::now(),

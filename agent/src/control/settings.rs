@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::{
+    checkpoint::Checkpoint,
     config,
     extradata::{HostValues, template},
     ledger::SharedLedger,
@@ -184,10 +185,16 @@ impl Prepared {
 
     /// The target, to be lent to the pump.
     #[must_use]
-    pub fn for_the_pump(&self) -> Box<PumpTarget> {
+    pub fn for_the_pump(
+        &self,
+        first_seq: Option<u64>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Box<PumpTarget> {
         PumpTarget::new(TargetSeed {
             settings: Arc::clone(&self.settings),
             ledger: Arc::clone(&self.ledger),
+            first_seq,
+            checkpoint,
         })
     }
 }

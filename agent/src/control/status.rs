@@ -82,8 +82,11 @@ pub struct CaptureStatus {
     pub kmsg_failed: Option<String>,
     /// Records settled with estimated fields.
     pub approximated: u64,
-    /// Records for which no program had a context.
-    pub without_context: u64,
+    /// Records that the programs did not deliver and `/dev/kmsg` did.
+    pub backfilled: u64,
+    /// Records that were logged before the start.
+    #[serde(default)]
+    pub replayed: u64,
     /// Ring items that were no record.
     pub malformed: u64,
     /// Joins whose two texts differed.

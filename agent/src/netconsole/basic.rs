@@ -115,6 +115,7 @@ mod tests {
             device: b"",
             context: None,
             approximated: false,
+            backfilled: false,
         }
     }
 

@@ -346,6 +346,7 @@ pub fn parse_record<'a>(
         device: device[1],
         context: None,
         approximated: header.approximated,
+        backfilled: false,
     })
 }
 

@@ -258,6 +258,7 @@ mod tests {
             device: b"",
             context: None,
             approximated: false,
+            backfilled: false,
         }
     }
 
@@ -296,6 +297,7 @@ mod tests {
             subsystem: b"pci",
             device: b"+pci:0000:00:03.0",
             approximated: true,
+            backfilled: false,
             ..record(b"a\\b\n")
         };
         let mut format = Format::extended(b"6.12.1");

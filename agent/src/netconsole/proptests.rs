@@ -43,6 +43,7 @@ impl Owned {
                 cgroup: b"x",
             }),
             approximated: self.approximated,
+            backfilled: false,
         }
     }
 }

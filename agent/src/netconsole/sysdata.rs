@@ -175,6 +175,7 @@ mod tests {
             device: b"",
             context,
             approximated: false,
+            backfilled: false,
         }
     }
 

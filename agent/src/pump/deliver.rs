@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rtrb::Producer;
 
 use super::{
-    BATCH, Pump, Returned,
+    BATCH, Pump, Returned, gap,
+    message::{GAP_NOTICE, NOTICE},
     tag::Datagram,
     tap::Tap,
     target::{PumpTarget, Sendable, Stop},
@@ -85,27 +86,28 @@ impl PumpTarget {
     }
 
     fn send_next(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
-        if self.messages.next().is_some() && self.flight.begun() == 0 {
-            return self.push_message(index, shared);
-        }
         let store = shared.store;
         let again = self.flight.next_again();
         let cursor = again.map_or(self.cursor, |again| again.cursor);
-        let pushed = match store.get(&cursor).ok_or(Stop::Done)? {
-            Entry::FellOff { count } => {
+        let pushed = match store.get(&cursor) {
+            Some(Entry::FellOff { count }) => {
                 // Others that are to be sent again may have fallen off with it; each is
                 // counted for itself.
                 let count = if again.is_some() { 1 } else { count };
-                self.give_up(LostReason::Backlog, count)
+                self.miss(LostReason::Backlog, cursor.seq(), count)
             }
-            Entry::Missing { count, reason } => {
+            Some(Entry::Missing { count, reason }) => {
                 let reason = match reason {
                     MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
                     MissingReason::NotCaptured => LostReason::NotCaptured,
                 };
-                self.give_up(reason, count)
+                self.miss(reason, cursor.seq(), count)
             }
-            Entry::Record(record) => {
+            Some(Entry::Record(record)) if record.seq < self.ledger.first_seq => Pushed::DoneWith,
+            // What is missing is told in its place, and messages have no place of their own.
+            _ if self.has_message(shared.now_ns) => return self.push_message(index, shared),
+            None => return Err(Stop::Done),
+            Some(Entry::Record(record)) => {
                 let extras = self.extras(&record, shared);
                 if again.is_none() && !self.wants(&record, &extras, shared) {
                     self.filter()
@@ -121,6 +123,13 @@ impl PumpTarget {
             (None, _) => store.advance(&mut self.cursor),
         }
         Ok(())
+    }
+
+    /// Whether something that is no record is to be sent before the next one. A record that
+    /// was pushed in part is not interrupted.
+    fn has_message(&mut self, now_ns: u64) -> bool {
+        self.tell_gap(now_ns);
+        self.messages.next().is_some() && self.flight.begun() == 0
     }
 
     /// The names of the record's cgroup, if they are wanted and known.
@@ -162,7 +171,23 @@ impl PumpTarget {
         if let Some(notice) = settings.filter.take_notice(now_ns) {
             let mut text = [0; NOTICE_MAX_BYTES];
             let text = notice.write(&mut text);
-            self.messages.set_notice(text, &settings.format.userdata);
+            self.messages.set_notice(NOTICE, text, &settings.format.userdata);
+        }
+    }
+
+    /// Tells the receiver in a line what is missing at this place.
+    fn tell_gap(&mut self, now_ns: u64) {
+        if self.route.is_none()
+            || !self.messages.has_room_for_notice()
+            || now_ns < self.hold_until_ns
+        {
+            return;
+        }
+        if let Some(gap) = self.gaps.untold() {
+            let mut text = [0; gap::LINE_MAX_BYTES];
+            let text = gap.write(&mut text);
+            self.messages.set_notice(GAP_NOTICE, text, &self.settings.load().format.userdata);
+            self.gaps.is_in_flight();
         }
     }
 
@@ -197,6 +222,9 @@ impl PumpTarget {
             Err(PushError::Full) => return Err(Stop::Full),
             Err(PushError::TooLong { .. } | PushError::TooShort { .. }) => {
                 messages.refuse_next();
+                if number == GAP_NOTICE {
+                    self.gaps.settled(true);
+                }
                 self.ledger.messages_lost += 1;
             }
             Ok(()) => {
@@ -301,6 +329,14 @@ impl PumpTarget {
         if old.is_none() {
             self.msgid = msgid;
         }
+    }
+
+    /// Nobody has these; what lies before the target's first record is not its own.
+    fn miss(&mut self, reason: LostReason, seq: u64, count: u64) -> Pushed {
+        let first_seq = seq.max(self.ledger.first_seq);
+        let count = (seq + count).saturating_sub(first_seq);
+        self.gaps.add(first_seq, count, reason);
+        self.give_up(reason, count)
     }
 
     fn give_up(&mut self, reason: LostReason, count: u64) -> Pushed {

@@ -51,6 +51,13 @@ impl<T: Copy> Flight<T> {
         self.records.get(self.in_flight).copied()
     }
 
+    /// The oldest record in flight, and the oldest one that is to be sent again.
+    #[must_use]
+    pub fn oldest(&self) -> [Option<T>; 2] {
+        let in_flight = if self.in_flight > 0 { self.records.front().copied() } else { None };
+        [in_flight, self.next_again()]
+    }
+
     /// Whether another record can be remembered once it is pushed.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -15,13 +15,15 @@ use crate::{
 /// Most messages of one target that wait or are in flight.
 const MESSAGES_MAX: usize = 32;
 
-/// Number of a notice.
-const NOTICE: u32 = u32::MAX;
+/// Number of a notice about a filter's rate.
+pub(super) const NOTICE: u32 = u32::MAX;
+/// Number of a notice about records that are missing.
+pub(super) const GAP_NOTICE: u32 = u32::MAX - 1;
 
 /// A composed message.
 #[derive(Debug)]
 pub struct Message {
-    /// Grows from message to message; `u32::MAX` is taken.
+    /// Grows from message to message; the two largest are taken.
     pub number: u32,
     /// The datagram's payload.
     pub payload: Box<[u8]>,
@@ -37,6 +39,7 @@ pub(super) struct Messages {
     /// that is retired.
     notice: Box<[u8; DATAGRAM_MAX_BYTES]>,
     notice_bytes: usize,
+    notice_number: u32,
 }
 
 impl Messages {
@@ -47,6 +50,7 @@ impl Messages {
             refused: None,
             notice: Box::new([0; DATAGRAM_MAX_BYTES]),
             notice_bytes: 0,
+            notice_number: NOTICE,
         }
     }
 
@@ -65,7 +69,8 @@ impl Messages {
     }
 
     /// Makes a notice, which goes out before all else.
-    pub(super) fn set_notice(&mut self, text: &[u8], extra: &[u8]) {
+    pub(super) fn set_notice(&mut self, number: u32, text: &[u8], extra: &[u8]) {
+        self.notice_number = number;
         let notice = &mut self.notice[..];
         // Much extra data may leave no room; the text always has it.
         self.notice_bytes = compose_into(notice, Kind::Notice, text, extra)
@@ -76,7 +81,7 @@ impl Messages {
     /// Number and payload of the next one to be sent.
     pub(super) fn next(&self) -> Option<(u32, &[u8])> {
         if self.notice_bytes > 0 {
-            return Some((NOTICE, &self.notice[..self.notice_bytes]));
+            return Some((self.notice_number, &self.notice[..self.notice_bytes]));
         }
         if self.refused.is_some() {
             return None;
@@ -126,7 +131,7 @@ impl Messages {
             // There is room: it was taken out just now.
             self.queue.insert(self.in_flight + older, message);
         }
-        number != NOTICE
+        number < GAP_NOTICE
     }
 
     fn in_flight(&self, number: u32) -> Option<usize> {

@@ -12,10 +12,12 @@ use super::{EGRESS_MAX, PumpTarget, message::Message, recall::Recall, tap::Tap};
 use crate::{
     capture::{
         bpf::{Doorbell, MappedRing},
+        kmsg::Backfill,
         kmsg_record::KmsgRecord,
         sequencer::{Sequencer, SequencerCounts},
         wake::Waker,
     },
+    checkpoint::Checkpoint,
     egress::Egress,
     extradata::CgroupNames,
     handover::PumpEnd,
@@ -149,6 +151,10 @@ pub struct TargetSeed {
     pub settings: Arc<ArcSwap<TargetSettings>>,
     /// Where the target's account is published.
     pub ledger: Arc<SharedLedger>,
+    /// The first record it is to send; the next one if `None`.
+    pub first_seq: Option<u64>,
+    /// Where it keeps how far it has come.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What a pump is made of.
@@ -159,6 +165,8 @@ pub struct PumpParts {
     pub doorbell: Option<Doorbell>,
     /// Records from `/dev/kmsg`.
     pub kmsg: Consumer<KmsgRecord>,
+    /// How the pump asks for what is missing in the ring.
+    pub backfill: Backfill,
     /// How the other threads wake the pump.
     pub waker: Arc<Waker>,
     /// The merging of the two.
@@ -182,8 +190,10 @@ pub struct PumpStats {
     pub wakeups: AtomicU64,
     /// Records sent with estimated fields, of the sequencer.
     pub approximated: AtomicU64,
-    /// Records without the printing context, of the sequencer.
-    pub without_context: AtomicU64,
+    /// Records that the programs did not deliver and `/dev/kmsg` did, of the sequencer.
+    pub backfilled: AtomicU64,
+    /// Records that were logged before the start, of the sequencer.
+    pub replayed: AtomicU64,
     /// Ring items that were no record, of the sequencer.
     pub malformed: AtomicU64,
     /// Joins whose texts differed, of the sequencer.
@@ -198,7 +208,8 @@ impl Default for PumpStats {
         Self {
             wakeups: AtomicU64::default(),
             approximated: AtomicU64::default(),
-            without_context: AtomicU64::default(),
+            backfilled: AtomicU64::default(),
+            replayed: AtomicU64::default(),
             malformed: AtomicU64::default(),
             mismatched: AtomicU64::default(),
             socket_errno: [const { AtomicI32::new(0) }; EGRESS_MAX],
@@ -218,7 +229,8 @@ impl PumpStats {
 
     pub(super) fn set_counts(&self, counts: &SequencerCounts) {
         self.approximated.store(counts.approximated, Ordering::Relaxed);
-        self.without_context.store(counts.without_context, Ordering::Relaxed);
+        self.backfilled.store(counts.backfilled, Ordering::Relaxed);
+        self.replayed.store(counts.replayed, Ordering::Relaxed);
         self.malformed.store(counts.malformed, Ordering::Relaxed);
         self.mismatched.store(counts.mismatched, Ordering::Relaxed);
     }

@@ -74,6 +74,7 @@ mod tests {
                 device: b"",
                 context: None,
                 approximated: false,
+                backfilled: false,
             });
             if seq == 1 {
                 assert_eq!(recalled(&store, 3), [0, 1]);

@@ -8,11 +8,13 @@ use arc_swap::{ArcSwap, Cache};
 use super::{
     TargetSeed,
     flight::Flight,
-    message::{Message, Messages},
+    gap::Gaps,
+    message::{GAP_NOTICE, Message, Messages},
     tag::Datagram,
     tap::Tap,
 };
 use crate::{
+    checkpoint::Checkpoint,
     egress::{Outcome, Tag},
     ledger::{Ledger, LostReason, SharedLedger},
     store::{Cursor, Store},
@@ -63,6 +65,13 @@ pub struct PumpTarget {
     /// The settings with which the record at hand was pushed in part.
     pub(super) begun_with: Option<Arc<TargetSettings>>,
     pub(super) messages: Messages,
+    /// What its receiver has to be told.
+    pub(super) gaps: Gaps,
+    /// The first record it is to send, if not the next one.
+    first_seq: Option<u64>,
+    checkpoint: Option<Checkpoint>,
+    /// What the checkpoint says.
+    checkpoint_seq: u64,
     pub(super) tap: Option<Box<Tap>>,
     pub(super) bucket: Bucket,
     /// How the last round ended.
@@ -96,6 +105,10 @@ impl PumpTarget {
             generation: 0,
             begun_with: None,
             messages: Messages::new(),
+            gaps: Gaps::default(),
+            first_seq: seed.first_seq,
+            checkpoint: seed.checkpoint,
+            checkpoint_seq: u64::MAX,
             tap: None,
             bucket: Bucket::default(),
             stop: Stop::Done,
@@ -110,14 +123,35 @@ impl PumpTarget {
         })
     }
 
-    /// Begins with the next record.
+    /// Begins with the next record, or a later one.
     pub(super) fn begin(&mut self, generation: u8, store: &Store) {
         self.generation = generation;
         self.cursor = store.cursor_at_end();
-        let seq = self.cursor.seq();
+        let seq = self.first_seq.unwrap_or_default().max(self.cursor.seq());
         self.ledger = Ledger { first_seq: seq, next_seq: seq, ..Ledger::default() };
         self.published = self.ledger;
         self.shared.publish(&self.ledger);
+        self.keep_checkpoint();
+    }
+
+    /// First seq that has no fate yet, or whose loss the receiver has not been told.
+    fn needed_seq(&self) -> u64 {
+        let [in_flight, again] = self.flight.oldest();
+        let sendable =
+            [in_flight, again].into_iter().flatten().map(|sendable| sendable.cursor.seq());
+        let open = sendable.chain(self.gaps.first_seq()).min();
+        let next_seq = self.cursor.seq().max(self.ledger.first_seq);
+        open.map_or(next_seq, |seq| seq.min(next_seq))
+    }
+
+    fn keep_checkpoint(&mut self) {
+        let needed_seq = self.needed_seq();
+        if let Some(checkpoint) = &self.checkpoint
+            && needed_seq != self.checkpoint_seq
+        {
+            checkpoint.store(needed_seq);
+            self.checkpoint_seq = needed_seq;
+        }
     }
 
     /// The target is removed: what it has not sent is lost.
@@ -173,13 +207,17 @@ impl PumpTarget {
     }
 
     pub(super) fn publish(&mut self, store: &Store) {
-        self.ledger.next_seq = store.next_seq();
-        self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.flight.again() as u64;
+        let first_seq = self.ledger.first_seq;
+        let next_seq = store.next_seq().max(first_seq);
+        self.ledger.next_seq = next_seq;
+        self.ledger.waiting =
+            next_seq - self.cursor.seq().max(first_seq) + self.flight.again() as u64;
         debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         if self.ledger != self.published {
             self.shared.publish(&self.ledger);
             self.published = self.ledger;
         }
+        self.keep_checkpoint();
     }
 }
 
@@ -197,14 +235,26 @@ pub(super) fn settle(
         return None;
     }
     if datagram.message {
-        return target.settle_message(datagram.seq_low, outcome);
+        return target.settle_message(datagram.seq_low, outcome, now_ns);
     }
     target.settle_record(&datagram, outcome, now_ns);
     None
 }
 
 impl PumpTarget {
-    fn settle_message(&mut self, number: u32, outcome: Option<Outcome>) -> Option<Box<Message>> {
+    fn settle_message(
+        &mut self,
+        number: u32,
+        outcome: Option<Outcome>,
+        now_ns: u64,
+    ) -> Option<Box<Message>> {
+        if number == GAP_NOTICE {
+            // What a device drops is told again, after a while; what cannot go at all, never.
+            self.gaps.settled(matches!(outcome, Some(Outcome::Sent | Outcome::Refused)));
+            if outcome == Some(Outcome::Dropped) {
+                self.hold_until_ns = now_ns + DROPPED_HOLD_NS;
+            }
+        }
         match outcome {
             None => {
                 self.ledger.messages_lost += u64::from(!self.messages.given_back(number));

@@ -14,12 +14,14 @@ use rtrb::{Producer, RingBuffer};
 use super::*;
 use crate::{
     capture::{
-        sequencer::{MissingReason, RingContent, Sink as _},
+        kmsg::Wanted,
+        sequencer::{Begin, MissingReason, RingContent, Sink as _},
         wake::Waker,
     },
     egress::memory::{self, MemoryHandle},
     handover::{ControlEnd, handover},
     ledger::{Ledger, LostReason, SharedLedger},
+    message::Kind,
     netconsole::{Format, SysdataKey},
     record::Record,
     target::{
@@ -60,7 +62,15 @@ fn seed(settings: TargetSettings, ledger: &Arc<SharedLedger>) -> Box<PumpTarget>
     PumpTarget::new(TargetSeed {
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         ledger: Arc::clone(ledger),
+        first_seq: None,
+        checkpoint: None,
     })
+}
+
+/// Asks nobody.
+fn backfill() -> Backfill {
+    let waker = Arc::new(Waker::new().unwrap());
+    Backfill { wanted: Arc::new(Wanted::all_from(0)), waker }
 }
 
 fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
@@ -73,8 +83,9 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
         ring: None,
         doorbell: None,
         kmsg,
+        backfill: backfill(),
         waker: Arc::clone(&waker),
-        sequencer: Sequencer::new(RingContent::Nothing, 0, 0, false),
+        sequencer: Sequencer::new(RingContent::Nothing, Begin::at(0), false),
         store: Store::new(store_bytes, 0),
         handover: pump_end,
         cgroups: Arc::default(),
@@ -138,6 +149,7 @@ impl Pump {
             device: b"",
             context: None,
             approximated: false,
+            backfilled: false,
         };
         self.store.record(&record);
     }
@@ -180,8 +192,13 @@ fn parse(payload: &[u8]) -> Datagram {
     Datagram { seq, part, msgid }
 }
 
+/// What the receiver is told about missing records is none of them.
+const NOTICE: &[u8] = Kind::Notice.prefix().as_bytes();
+
 fn sent(handle: &MemoryHandle) -> Vec<Datagram> {
-    handle.take_sent().iter().map(|(_, payload)| parse(payload)).collect()
+    let all = handle.take_sent();
+    let records = all.iter().filter(|(_, payload)| !payload.starts_with(NOTICE));
+    records.map(|(_, payload)| parse(payload)).collect()
 }
 
 fn seqs(handle: &MemoryHandle) -> Vec<u64> {
@@ -353,6 +370,9 @@ impl World {
                 }
             }
             for (tag, payload) in handle.take_sent() {
+                if payload.starts_with(NOTICE) {
+                    continue;
+                }
                 self.receivers[tag::Datagram::from(tag).target].take(&parse(&payload));
             }
         }
@@ -478,8 +498,12 @@ fn a_record_in_part_begins_anew_with_other_settings() {
     let (mut pump, mut control) = pump(vec![], LOTS);
     let ledger = Arc::new(SharedLedger::default());
     let shared = Arc::new(ArcSwap::from_pointee(settings(7, None)));
-    let target =
-        PumpTarget::new(TargetSeed { settings: Arc::clone(&shared), ledger: Arc::clone(&ledger) });
+    let target = PumpTarget::new(TargetSeed {
+        settings: Arc::clone(&shared),
+        ledger: Arc::clone(&ledger),
+        first_seq: None,
+        checkpoint: None,
+    });
     control.send(Command::Add { index: 0, target });
     let handle = control.install(0, 1);
     control.bind(0, 0);

@@ -194,7 +194,9 @@ fn run_phase(phase: &str, base_port: u16, sysdata: &[&str]) -> Result<()> {
 }
 
 fn agent_config(phase: &str, base_port: u16, kernel_sysdata: &[&str]) -> String {
-    let mut text = format!("[agent]\ncontrol_socket = \"{SOCKET}\"\ncapture = \"{phase}\"\n");
+    let mut text = format!(
+        "[agent]\ncontrol_socket = \"{SOCKET}\"\ncapture = \"{phase}\"\nreplay = \"none\"\n"
+    );
     let all = SYSDATA.map(|(_, name)| name);
     let targets: [(&str, u16, &str, Option<&[&str]>); 5] = [
         ("basic", 1, "format = \"basic\"", None),

@@ -1,4 +1,4 @@
-//! Memory of an eBPF map, mapped for as long as the value lives.
+//! Memory of an eBPF map or of a file, mapped for as long as the value lives.
 #![allow(unsafe_code, reason = "the memory is shared with the kernel")]
 
 use std::{io, os::fd::BorrowedFd, ptr::NonNull};

@@ -33,6 +33,9 @@ impl Sequencer {
         const EAGER: u64 = 16;
         const EVERY: u64 = 512;
         let Ok(front) = kmsg.peek() else { return false };
+        if front.seq < self.begin.attached_seq {
+            return false;
+        }
         if self.id_base.is_some() || (self.untold >= EAGER && !self.untold.is_multiple_of(EVERY)) {
             self.untold += u64::from(self.id_base.is_none());
             return false;
@@ -63,10 +66,11 @@ impl Sequencer {
     /// were logged after `/dev/kmsg` was read to its end before the attaching, and
     /// not later than what came first after it was read to its end again.
     pub(super) fn learn_from_first(&mut self, id: u64) {
-        let last = self.first_seq + self.first_items;
+        let last = self.begin.live_seq + self.first_items;
         self.first_items += 1;
-        let fits =
-            |base: &u64| (self.attached_seq..=last).contains(&(id.wrapping_add(*base) & ID_MASK));
+        let fits = |base: &u64| {
+            (self.begin.attached_seq..=last).contains(&(id.wrapping_add(*base) & ID_MASK))
+        };
         let mut fitting = bases().filter(fits);
         if let (Some(base), None) = (fitting.next(), fitting.next()) {
             self.id_base = Some(base);
@@ -109,8 +113,11 @@ impl Sequencer {
                 }
             }
         }
-        if record.context.is_none() && self.content != RingContent::Nothing {
-            self.counts.without_context += 1;
+        if front.seq < self.begin.live_seq {
+            self.counts.replayed += 1;
+        } else if record.context.is_none() && self.content != RingContent::Nothing {
+            self.counts.backfilled += 1;
+            record.backfilled = true;
         }
         sink.record(&record);
     }

@@ -166,7 +166,7 @@ fn run_text(fates: &[Fate]) -> (Vec<Settled>, SequencerCounts) {
     let mut ring = TestRing::default();
     let mut sink = TestSink::default();
     let first = 1000;
-    let mut sequencer = Sequencer::new(RingContent::Text, first, first, false);
+    let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(first), false);
     let mut now_ns = 1;
     let mut late: VecDeque<(usize, u64)> = VecDeque::new();
     for (index, fate) in fates.iter().enumerate() {
@@ -248,7 +248,7 @@ proptest! {
         let (_producer, mut consumer) = RingBuffer::new(1);
         let mut ring = TestRing::default();
         let mut sink = TestSink::default();
-        let mut sequencer = Sequencer::new(RingContent::Whole, 0, 0, false);
+        let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
         let mut now_ns = 1;
         let mut delayed = None;
         for (seq, (lost, commits, poll)) in records.iter().enumerate() {
@@ -309,7 +309,7 @@ proptest! {
 fn a_record_without_newline_waits_until_a_later_one_exists() {
     let (_producer, mut consumer) = RingBuffer::new(8);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 5, 5, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(5), false);
     ring.push(whole(5, 0, b"no newline"));
     sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
     sequencer.poll(10 * PATIENCE_NS, &mut ring, &mut consumer, &mut sink);
@@ -335,7 +335,7 @@ fn a_record_without_newline_waits_until_a_later_one_exists() {
 fn the_kmsg_source_tells_what_the_kernel_overwrote() {
     let (mut producer, mut consumer) = RingBuffer::new(8);
     let mut sink = TestSink::default();
-    let mut sequencer = Sequencer::new(RingContent::Nothing, 5, 5, false);
+    let mut sequencer = Sequencer::new(RingContent::Nothing, Begin::at(5), false);
     producer.push(kmsg(5, b"a")).unwrap();
     producer.push(kmsg(1 << 40, b"b")).unwrap();
     sequencer.poll(1, &mut None::<TestRing>, &mut consumer, &mut sink);
@@ -355,7 +355,7 @@ fn the_kmsg_source_tells_what_the_kernel_overwrote() {
 fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
     let (mut producer, mut consumer) = RingBuffer::new(256);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Text, 100, 100, false);
+    let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(100), false);
     // All alike, so the first match may be wrong.
     sequencer.id_base = Some((BASE * 2).wrapping_sub(1 << 32) & ID_MASK);
     for seq in 100..200u64 {
@@ -374,7 +374,7 @@ fn a_wrong_relation_of_ids_is_found_out_and_learned_anew() {
 fn a_gap_wider_than_the_window_is_told_lost() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 0, 0, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
     ring.push(whole(0, FLAG_FINAL, b"before"));
     for seq in 40_001..40_010 {
         ring.push(whole(seq, FLAG_FINAL, b"after"));
@@ -391,7 +391,7 @@ fn a_gap_wider_than_the_window_is_told_lost() {
 fn a_stale_kmsg_half_does_not_keep_the_pump_awake() {
     let (mut producer, mut consumer) = RingBuffer::new(8);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 5, 5, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(5), false);
     ring.push(whole(5, FLAG_FINAL, b"first"));
     ring.push(whole(6, 0, b"no newline"));
     producer.push(kmsg(5, b"first")).unwrap();
@@ -406,8 +406,11 @@ fn equal_lines_do_not_mislead_the_learning() {
     let (mut producer, mut consumer) = RingBuffer::new(1024);
     for attached_seq in [990, 40_000] {
         let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-        let mut sequencer =
-            Sequencer::new(RingContent::Text, attached_seq, 10_000 + attached_seq, false);
+        let mut sequencer = Sequencer::new(
+            RingContent::Text,
+            Begin { attached_seq, ..Begin::at(10_000 + attached_seq) },
+            false,
+        );
         let first = attached_seq + 10_003;
         for seq in first..first + 9000 {
             ring.push(piece(id_of(seq), seq, b"the same line"));
@@ -440,7 +443,7 @@ fn equal_lines_do_not_mislead_the_learning() {
 fn unplaced_items_do_not_hold_the_ring_for_ever() {
     let (mut producer, mut consumer) = RingBuffer::new(1024);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Text, 1000, 1000, false);
+    let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(1000), false);
     for seq in 0..200 {
         ring.push(piece(id_of(seq), seq, &text_of(seq)));
     }
@@ -456,19 +459,118 @@ fn a_crowded_ring_is_not_held_for_a_missing_record() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
     let mut ring = TestRing { crowded_bytes: 4 << 20, ..TestRing::default() };
     let mut sink = TestSink::default();
-    let mut sequencer = Sequencer::new(RingContent::Whole, 0, 0, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
     for seq in 1..7000 {
         ring.push(whole(seq, FLAG_FINAL, &[b'x'; 1000]));
     }
-    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    let mut now_ns = 1;
+    sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(sequencer.next_seq(), 0, "/dev/kmsg is asked first");
+    for wait_ns in [REOPEN_GRACE_NS, CROWDED_PATIENCE_NS] {
+        now_ns += wait_ns;
+        sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    }
     assert_eq!((sequencer.next_seq(), ring.released), (7000, ring.end));
+}
+
+/// The ring has left out 3 to 5 and 8: /dev/kmsg is asked, and has some of them.
+#[test]
+fn gaps_of_the_commit_source_are_filled() {
+    let (mut producer, mut consumer) = RingBuffer::new(64);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
+    for seq in [0, 1, 2, 6, 7, 9, 10] {
+        ring.push(whole(seq, FLAG_FINAL, &text_of(seq)));
+    }
+    let mut now_ns = 1;
+    let progress = sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    assert_eq!((sequencer.next_seq(), progress.wanted), (3, None), "it may still be committed");
+    now_ns = progress.deadline_ns.unwrap();
+    let progress = sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(progress.wanted, Some(3..6));
+    // The kernel has overwritten 3.
+    (4..=6).for_each(|seq| producer.push(kmsg(seq, &text_of(seq))).unwrap());
+    now_ns += 1;
+    let progress = sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+    assert_eq!((sequencer.next_seq(), progress.wanted), (8, Some(8..9)));
+    // Nobody answers any more.
+    let deadline_ns = progress.deadline_ns.unwrap();
+    assert_eq!(deadline_ns, now_ns + PATIENCE_NS);
+    sequencer.poll(deadline_ns, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(sequencer.next_seq(), 11);
+    let missing: Vec<_> =
+        sink.0.iter().filter(|entry| matches!(entry, Settled::Missing { .. })).collect();
+    let lost = |first_seq, reason| Settled::Missing { first_seq, count: 1, reason };
+    let expected = [lost(3, MissingReason::KernelOverwrote), lost(8, MissingReason::NotCaptured)];
+    assert_eq!(missing, expected.iter().collect::<Vec<_>>());
+    assert_eq!(sequencer.counts().backfilled, 2);
+    let from_kmsg: Vec<u64> = sink
+        .0
+        .iter()
+        .filter_map(|entry| match entry {
+            Settled::Record { seq, cpu: None, .. } => Some(*seq),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(from_kmsg, [4, 5]);
+}
+
+/// 100 to 109 were logged before the start, 110 and 111 while the programs were being attached.
+#[test]
+fn a_replay_goes_over_into_live_without_gap_or_double() {
+    for content in [RingContent::Whole, RingContent::Text, RingContent::Nothing] {
+        let (mut producer, mut consumer) = RingBuffer::new(64);
+        let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+        let begin = Begin { first_seq: 100, attached_seq: 110, live_seq: 112 };
+        let mut sequencer = Sequencer::new(content, begin, false);
+        // Live records are there long before the replay is read.
+        for seq in 111..120 {
+            match content {
+                RingContent::Whole => ring.push(whole(seq, FLAG_FINAL, &text_of(seq))),
+                RingContent::Text => ring.push(piece(id_of(seq), seq, &text_of(seq))),
+                RingContent::Nothing => {}
+            }
+        }
+        let mut now_ns = 1;
+        for _ in 0..10 {
+            now_ns += PATIENCE_NS;
+            let progress = sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+            assert_eq!((sequencer.next_seq(), progress.wanted), (100, None), "no haste");
+        }
+        // 100 and 101 were overwritten since.
+        for seq in 102..120 {
+            producer.push(kmsg(seq, &text_of(seq))).unwrap();
+            now_ns += 1000;
+            sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+        }
+        for _ in 0..4 {
+            now_ns += PATIENCE_NS;
+            sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+        }
+        let reason = MissingReason::KernelOverwrote;
+        assert_eq!(sink.0[0], Settled::Missing { first_seq: 100, count: 2, reason });
+        let seqs: Vec<u64> = sink.0[1..]
+            .iter()
+            .map(|entry| match entry {
+                Settled::Record { seq, text, approximated, .. } => {
+                    assert_eq!((text, *approximated), (&text_of(*seq), false));
+                    *seq
+                }
+                missing => panic!("{content:?} {missing:?}"),
+            })
+            .collect();
+        assert_eq!(seqs, (102..120).collect::<Vec<_>>(), "{content:?}");
+        let counts = sequencer.counts();
+        let in_between = if content == RingContent::Whole { 1 } else { 0 };
+        assert_eq!((counts.replayed, counts.backfilled), (10 - in_between, 0), "{content:?}");
+    }
 }
 
 #[test]
 fn a_record_that_the_kernel_lost_is_told_missing() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
     let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
-    let mut sequencer = Sequencer::new(RingContent::Whole, 7, 7, false);
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(7), false);
     ring.push(whole(7, FLAG_FINAL | FLAG_LOST, b""));
     sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
     let lost = Settled::Missing { first_seq: 7, count: 1, reason: MissingReason::KernelOverwrote };

@@ -31,6 +31,8 @@ fn each_value_has_its_place() {
 control_socket = "/run/netconsole-agent/control.sock"  # default
 # control_group is not set  # default
 capture = "auto"  # default
+replay = "resume"  # default
+runtime_dir = "/run/netconsole-agent"  # default
 store = "32MiB"  # /etc/agent.toml:2
 ring = "8MiB"  # default
 

@@ -289,6 +289,7 @@ fn plain(text: &[u8]) -> Record<'_> {
         device: b"",
         context: None,
         approximated: false,
+        backfilled: false,
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Manager, RESOLVE_PATIENCE, messages::random};
 use crate::{
+    checkpoint::CheckpointError,
     config,
     control::{
         life::Life,
@@ -20,6 +21,15 @@ use crate::{
         state::{Event, Reason, State, WaitKind},
     },
 };
+
+/// A target without a checkpoint works; only the start after this one does not know where it ended.
+pub(in crate::control) fn warn_of(target: &str, error: &CheckpointError) {
+    tracing::warn!(
+        target_name = target,
+        %error,
+        "After the next start some records may come twice."
+    );
+}
 
 impl Manager {
     /// Takes charge of targets that the pump already has, at the indices of their order.
@@ -59,6 +69,11 @@ impl Manager {
                 && !life.removing
             {
                 life.removing = true;
+                if let Some(checkpoints) = &self.checkpoints
+                    && let Err(error) = checkpoints.forget(&life.config.name)
+                {
+                    tracing::warn!(%error, "A later target of that name may begin too early.");
+                }
                 self.handle(target, Event::Disable);
             }
         }
@@ -86,7 +101,12 @@ impl Manager {
         };
         self.places[place] = true;
         let prepared = Prepared::new(settings);
-        self.link.send(Command::Add { index: place, target: prepared.for_the_pump() });
+        let checkpoint = self.checkpoints.as_ref().and_then(|checkpoints| {
+            let opened = checkpoints.of(&wanted.name);
+            opened.map_err(|error| warn_of(&wanted.name, &error)).ok()
+        });
+        let target = prepared.for_the_pump(None, checkpoint.map(|(checkpoint, _)| checkpoint));
+        self.link.send(Command::Add { index: place, target });
         self.live(place, order, wanted.clone(), prepared);
     }
 

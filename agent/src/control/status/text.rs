@@ -18,13 +18,14 @@ impl Status {
         let _ = writeln!(text, "  {}", capture.reason);
         let _ = writeln!(
             text,
-            "  captured {}, ring full {}, read errors {}, recursion misses {}, approximated {}, without context {}",
+            "  captured {}, ring full {}, read errors {}, recursion misses {}, approximated {}, back-filled {}, replayed {}",
             capture.captured,
             capture.ring_full,
             capture.read_errors,
             capture.recursion_misses,
             capture.approximated,
-            capture.without_context
+            capture.backfilled,
+            capture.replayed
         );
         let _ = writeln!(
             text,

@@ -57,6 +57,7 @@ pub(super) fn record(text: &[u8]) -> Record<'_> {
         device: b"+usb:1-1",
         context: Some(context()),
         approximated: false,
+        backfilled: false,
     }
 }
 
