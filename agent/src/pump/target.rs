@@ -74,6 +74,11 @@ pub struct PumpTarget {
     pub(super) ip_id: u16,
     /// The worst that happened to a datagram of the record whose fate is being told.
     pub(super) worst: Outcome,
+    /// The record (the low half of its seq) of which something was sent, while it is not
+    /// done with. There is only one: once something of a newer one is sent, it is lost.
+    pub(super) part_sent: Option<u32>,
+    /// Something of the record whose fate is being told was sent in an earlier try.
+    pub(super) sent_before: bool,
     /// When the device began to drop what it was given.
     pub(super) dropping_since_ns: Option<u64>,
     /// Nothing is pushed before, because the device dropped the last record.
@@ -104,6 +109,8 @@ impl PumpTarget {
             msgid: 0,
             ip_id: 0,
             worst: Outcome::Sent,
+            part_sent: None,
+            sent_before: false,
             dropping_since_ns: None,
             hold_until_ns: 0,
             published: Ledger::default(),
@@ -175,7 +182,6 @@ impl PumpTarget {
     pub(super) fn publish(&mut self, store: &Store) {
         self.ledger.next_seq = store.next_seq();
         self.ledger.waiting = store.next_seq() - self.cursor.seq() + self.flight.again() as u64;
-        debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         if self.ledger != self.published {
             self.shared.publish(&self.ledger);
             self.published = self.ledger;
@@ -225,9 +231,11 @@ impl PumpTarget {
         };
         if first {
             self.worst = Outcome::Sent;
+            self.sent_before = self.part_sent == Some(seq_low);
         }
         self.worst = self.worst.max(outcome);
         if outcome == Outcome::Sent {
+            self.part_sent = Some(seq_low);
             self.lose_dropped_before(seq_low);
         }
         if last && self.worst == Outcome::Dropped && self.keeps_trying(now_ns) {
@@ -236,12 +244,16 @@ impl PumpTarget {
             return;
         }
         self.flight.settled(last);
+        if last {
+            self.part_sent = None;
+        }
         if self.worst == Outcome::Sent {
             self.dropping_since_ns = None;
         }
         if last && self.worst == Outcome::Sent {
             self.ledger.sent += 1;
             self.ledger.approximated += u64::from(approximated);
+            self.ledger.doubled += u64::from(self.sent_before);
         } else if last {
             self.ledger.lose(LostReason::Refused, 1);
         }
