@@ -69,6 +69,11 @@ pub struct Ledger {
     pub waiting: u64,
     /// Of `sent`: with estimated fields.
     pub approximated: u64,
+    /// Of `sent`: read from `/dev/kmsg`, because the programs did not deliver it.
+    pub backfilled: u64,
+    /// Of `sent`: a part of it left more than once, because a socket was retired, a device
+    /// dropped another part, or the settings changed in the middle of it.
+    pub doubled: u64,
     /// Packets handed to the way out; what a retired socket gave back counts again.
     pub packets: u64,
     /// Messages (of operators, keepalives, notices) that the kernel took; they are no records.
@@ -78,14 +83,14 @@ pub struct Ledger {
 }
 
 /// Words of a ledger before the reasons.
-const COUNTS: usize = 10;
+const COUNTS: usize = 12;
 const FIELDS: usize = COUNTS + LostReason::ALL.len();
 
 impl Ledger {
     /// Seqs the target has been responsible for.
     #[must_use]
     pub fn seen(&self) -> u64 {
-        self.next_seq - self.first_seq
+        self.next_seq.wrapping_sub(self.first_seq)
     }
 
     /// Seqs lost, for any reason.
@@ -108,7 +113,10 @@ impl Ledger {
     /// Whether `seen = sent + filtered + lost + queued`.
     #[must_use]
     pub fn balances(&self) -> bool {
-        self.seen() == self.sent + self.filtered + self.lost_total() + self.queued()
+        // Wrong numbers must not make the pump panic.
+        let ends = [self.sent, self.filtered, self.in_flight, self.waiting];
+        let sum = ends.iter().chain(&self.lost).fold(0, |sum: u64, end| sum.wrapping_add(*end));
+        self.seen() == sum
     }
 
     fn to_words(self) -> [u64; FIELDS] {
@@ -121,6 +129,8 @@ impl Ledger {
             in_flight,
             waiting,
             approximated,
+            backfilled,
+            doubled,
             packets,
             messages,
             messages_lost,
@@ -134,6 +144,8 @@ impl Ledger {
             in_flight,
             waiting,
             approximated,
+            backfilled,
+            doubled,
             packets,
             messages,
             messages_lost,
@@ -153,6 +165,8 @@ impl Ledger {
             in_flight,
             waiting,
             approximated,
+            backfilled,
+            doubled,
             packets,
             messages,
             messages_lost,
@@ -167,6 +181,8 @@ impl Ledger {
             in_flight,
             waiting,
             approximated,
+            backfilled,
+            doubled,
             packets,
             messages,
             messages_lost,
@@ -179,12 +195,18 @@ impl Ledger {
 pub struct SharedLedger {
     /// Odd while the words are being written.
     version: AtomicU64,
+    /// Ledgers that were published and did not balance.
+    unbalanced: AtomicU64,
     words: [AtomicU64; FIELDS],
 }
 
 impl SharedLedger {
-    /// Publishes; one thread only. Never waits.
+    /// Publishes; one thread only. Never waits. Whether it balances is looked at each time
+    /// (a dozen additions), in every build: see [`SharedLedger::unbalanced`].
     pub fn publish(&self, ledger: &Ledger) {
+        if !ledger.balances() {
+            self.unbalanced.fetch_add(1, Ordering::Relaxed);
+        }
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
@@ -192,6 +214,13 @@ impl SharedLedger {
             shared.store(word, Ordering::Relaxed);
         }
         self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// How many of the published ledgers did not balance. Anything but 0 is a mistake in the
+    /// agent, since a ledger that balances again later has still been wrong.
+    #[must_use]
+    pub fn unbalanced(&self) -> u64 {
+        self.unbalanced.load(Ordering::Relaxed)
     }
 
     /// The newest published ledger.
@@ -239,5 +268,19 @@ mod tests {
         }
         writer.join().unwrap();
         assert_eq!(shared.read().seen(), 400_000);
+        assert_eq!(shared.unbalanced(), 0);
+    }
+
+    #[test]
+    fn a_ledger_that_does_not_balance_is_counted() {
+        let shared = SharedLedger::default();
+        let right = Ledger { next_seq: 3, sent: 1, waiting: 2, ..Ledger::default() };
+        shared.publish(&right);
+        shared.publish(&Ledger { sent: 2, ..right });
+        shared.publish(&right);
+        assert_eq!(shared.unbalanced(), 1);
+        // Whatever it counts, it is no reason to panic.
+        shared.publish(&Ledger { first_seq: 9, sent: u64::MAX, ..right });
+        assert_eq!(shared.unbalanced(), 2);
     }
 }

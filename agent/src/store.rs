@@ -25,6 +25,7 @@ const FLAG_CONTEXT: u8 = 4;
 const FLAG_CALLER_TASK: u8 = 8;
 const FLAG_CALLER_CPU: u8 = 16;
 const FLAG_KERNEL_OVERWROTE: u8 = 32;
+const FLAG_BACKFILLED: u8 = 64;
 
 /// How far [`Store::cursor_back`] goes, in entries.
 pub const RECALL_MAX: usize = 256;
@@ -233,7 +234,7 @@ impl Store {
                 cgroup,
             }),
             approximated: flags & FLAG_APPROXIMATED != 0,
-            backfilled: false,
+            backfilled: flags & FLAG_BACKFILLED != 0,
         }
     }
 }
@@ -254,6 +255,9 @@ impl Sink for Store {
         }
         if record.approximated {
             flags |= FLAG_APPROXIMATED;
+        }
+        if record.backfilled {
+            flags |= FLAG_BACKFILLED;
         }
         if record.context.is_some() {
             flags |= FLAG_CONTEXT;
@@ -332,7 +336,7 @@ mod tests {
             device: b"+pci:0000:00:03.0",
             context,
             approximated: seq.is_multiple_of(5),
-            backfilled: false,
+            backfilled: seq.is_multiple_of(7),
         }
     }
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Ledger, LostReason};
+use crate::ledger::{Ledger, LostReason, SharedLedger};
 
 /// The whole report.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -197,6 +197,12 @@ pub struct Account {
     pub queued: u64,
     /// Of `sent`, those with estimated fields.
     pub approximated: u64,
+    /// Of `sent`, those read from `/dev/kmsg` because the programs did not deliver them.
+    #[serde(default)]
+    pub backfilled: u64,
+    /// Of `sent`, those of which a part left more than once.
+    #[serde(default)]
+    pub doubled: u64,
     /// Packets handed to the way out.
     pub packets: u64,
     /// Messages (of operators, keepalives, notices) that the kernel took; they are no records.
@@ -207,6 +213,9 @@ pub struct Account {
     pub messages_lost: u64,
     /// Whether the sum is right.
     pub balances: bool,
+    /// How often it has been wrong since the target was added; see the log.
+    #[serde(default)]
+    pub unbalanced: u64,
 }
 
 impl From<Ledger> for Account {
@@ -223,11 +232,20 @@ impl From<Ledger> for Account {
                 .collect(),
             queued: ledger.queued(),
             approximated: ledger.approximated,
+            backfilled: ledger.backfilled,
+            doubled: ledger.doubled,
             packets: ledger.packets,
             messages: ledger.messages,
             messages_lost: ledger.messages_lost,
             balances: ledger.balances(),
+            unbalanced: 0,
         }
+    }
+}
+
+impl From<&SharedLedger> for Account {
+    fn from(shared: &SharedLedger) -> Self {
+        Self { unbalanced: shared.unbalanced(), ..shared.read().into() }
     }
 }
 
@@ -248,6 +266,13 @@ impl Account {
         self.lost.values().sum()
     }
 
+    /// What to say of an account that is, or was, wrong.
+    #[must_use]
+    pub fn imbalance(&self) -> String {
+        let now = if self.balances { "DID NOT BALANCE" } else { "DOES NOT BALANCE" };
+        format!("{now} ({} times), please report this", self.unbalanced)
+    }
+
     /// The account in one line, for the log and the terminal.
     #[must_use]
     pub fn line(&self) -> String {
@@ -265,14 +290,20 @@ impl Account {
                 lost.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             let _ = write!(line, " ({})", list.join(", "));
         }
-        if self.approximated > 0 {
-            let _ = write!(line, ", approximated {}", self.approximated);
+        for (what, count) in [
+            ("approximated", self.approximated),
+            ("backfilled", self.backfilled),
+            ("doubled", self.doubled),
+        ] {
+            if count > 0 {
+                let _ = write!(line, ", {what} {count}");
+            }
         }
         if self.messages + self.messages_lost > 0 {
             let _ = write!(line, "; messages {}, lost {}", self.messages, self.messages_lost);
         }
-        if !self.balances {
-            line.push_str(" -- DOES NOT BALANCE, please report this");
+        if !self.balances || self.unbalanced > 0 {
+            let _ = write!(line, " -- {}", self.imbalance());
         }
         line
     }

@@ -209,6 +209,7 @@ impl PumpTarget {
             first: true,
             last: true,
             approximated: false,
+            backfilled: false,
             message: true,
         };
         let pushed = egress.push(tag.into(), route.mtu_bytes, &mut |slot| {
@@ -292,6 +293,7 @@ impl PumpTarget {
                 first: self.flight.begun() == 0,
                 last: self.flight.begun() + 1 == count,
                 approximated: record.approximated,
+                backfilled: record.backfilled,
                 message: false,
             };
             let (ip_id, tap) = (self.ip_id, &mut self.tap);

@@ -1,5 +1,5 @@
 //! What the pump writes into the tag of a datagram: its target, the seq of its record,
-//! whether it begins or ends it, and whether that record is approximated. A message of an
+//! whether it begins or ends it, and whether that record is approximated or back-filled. A message of an
 //! operator has its number in place of the seq.
 
 use crate::egress::Tag;
@@ -7,6 +7,7 @@ use crate::egress::Tag;
 const TARGET: u64 = 0xff;
 const GENERATION_SHIFT: u32 = 8;
 const SEQ_SHIFT: u32 = 16;
+const BACKFILLED: u64 = 1 << 59;
 const MESSAGE: u64 = 1 << 60;
 const APPROXIMATED: u64 = 1 << 61;
 const FIRST: u64 = 1 << 62;
@@ -25,6 +26,7 @@ pub(super) struct Datagram {
     pub(super) first: bool,
     pub(super) last: bool,
     pub(super) approximated: bool,
+    pub(super) backfilled: bool,
     /// No record, but a message.
     pub(super) message: bool,
 }
@@ -39,6 +41,7 @@ impl From<Datagram> for Tag {
                 | bit(datagram.first, FIRST)
                 | bit(datagram.last, LAST)
                 | bit(datagram.approximated, APPROXIMATED)
+                | bit(datagram.backfilled, BACKFILLED)
                 | bit(datagram.message, MESSAGE),
         )
     }
@@ -54,6 +57,7 @@ impl From<Tag> for Datagram {
             first: tag.0 & FIRST != 0,
             last: tag.0 & LAST != 0,
             approximated: tag.0 & APPROXIMATED != 0,
+            backfilled: tag.0 & BACKFILLED != 0,
             message: tag.0 & MESSAGE != 0,
         }
     }

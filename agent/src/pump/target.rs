@@ -83,6 +83,11 @@ pub struct PumpTarget {
     pub(super) ip_id: u16,
     /// The worst that happened to a datagram of the record whose fate is being told.
     pub(super) worst: Outcome,
+    /// The record (the low half of its seq) of which something was sent, while it is not
+    /// done with. There is only one: once something of a newer one is sent, it is lost.
+    pub(super) part_sent: Option<u32>,
+    /// Something of the record whose fate is being told was sent in an earlier try.
+    pub(super) sent_before: bool,
     /// When the device began to drop what it was given.
     pub(super) dropping_since_ns: Option<u64>,
     /// Nothing is pushed before, because the device dropped the last record.
@@ -117,6 +122,8 @@ impl PumpTarget {
             msgid: 0,
             ip_id: 0,
             worst: Outcome::Sent,
+            part_sent: None,
+            sent_before: false,
             dropping_since_ns: None,
             hold_until_ns: 0,
             published: Ledger::default(),
@@ -212,7 +219,6 @@ impl PumpTarget {
         self.ledger.next_seq = next_seq;
         self.ledger.waiting =
             next_seq - self.cursor.seq().max(first_seq) + self.flight.again() as u64;
-        debug_assert!(self.ledger.balances(), "{:?}", self.ledger);
         if self.ledger != self.published {
             self.shared.publish(&self.ledger);
             self.published = self.ledger;
@@ -267,7 +273,7 @@ impl PumpTarget {
     }
 
     fn settle_record(&mut self, datagram: &Datagram, outcome: Option<Outcome>, now_ns: u64) {
-        let Datagram { seq_low, first, last, approximated, .. } = *datagram;
+        let Datagram { seq_low, first, last, approximated, backfilled, .. } = *datagram;
         self.ledger.in_flight -= u64::from(last);
         let Some(outcome) = outcome else {
             self.flight.given_back(last);
@@ -275,9 +281,11 @@ impl PumpTarget {
         };
         if first {
             self.worst = Outcome::Sent;
+            self.sent_before = self.part_sent == Some(seq_low);
         }
         self.worst = self.worst.max(outcome);
         if outcome == Outcome::Sent {
+            self.part_sent = Some(seq_low);
             self.lose_dropped_before(seq_low);
         }
         if last && self.worst == Outcome::Dropped && self.keeps_trying(now_ns) {
@@ -286,12 +294,17 @@ impl PumpTarget {
             return;
         }
         self.flight.settled(last);
+        if last {
+            self.part_sent = None;
+        }
         if self.worst == Outcome::Sent {
             self.dropping_since_ns = None;
         }
         if last && self.worst == Outcome::Sent {
             self.ledger.sent += 1;
             self.ledger.approximated += u64::from(approximated);
+            self.ledger.backfilled += u64::from(backfilled);
+            self.ledger.doubled += u64::from(self.sent_before);
         } else if last {
             self.ledger.lose(LostReason::Refused, 1);
         }

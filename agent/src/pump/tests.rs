@@ -216,11 +216,17 @@ struct Receiver {
     /// Records in several parts of which a device really dropped one. That part may have come
     /// by another socket before; the record is sent again all the same.
     may_repeat: BTreeSet<u64>,
+    /// Records of which a part came more than once, and where the parts of each began.
+    twice: BTreeSet<u64>,
+    begins: BTreeMap<u64, BTreeSet<usize>>,
 }
 
 impl Receiver {
     fn take(&mut self, datagram: &Datagram) {
         let Datagram { seq, part: (begin, end, total), msgid } = *datagram;
+        if !self.begins.entry(seq).or_default().insert(begin) {
+            self.twice.insert(seq);
+        }
         assert!(seq >= self.newest_seq, "{seq} after {}", self.newest_seq);
         if self.may_repeat.contains(&seq) && self.whole.contains_key(&seq) {
             return;
@@ -379,6 +385,7 @@ impl World {
         for (target, receiver) in self.receivers.iter().enumerate() {
             let ledger = self.control.ledger(target);
             assert!(ledger.balances(), "{ledger:?}");
+            assert_eq!(self.control.ledgers[target].unbalanced(), 0, "{ledger:?}");
             assert_eq!(ledger.next_seq, self.pump.store.next_seq());
             // In memory everything that was taken is reaped at once. Of a record of which
             // a part was refused, the first socket's part may have made it whole.
@@ -388,6 +395,10 @@ impl World {
                 + receiver.may_repeat.len() as u64;
             let whole = receiver.whole.len() as u64;
             assert!((ledger.sent..=ledger.sent + refused).contains(&whole), "{ledger:?}");
+            // One may be on its way for the second time, or lost in the end.
+            let twice = receiver.twice.len() as u64;
+            let other = ledger.lost_total() + ledger.queued().min(1);
+            assert!((ledger.doubled..=ledger.doubled + other).contains(&twice), "{ledger:?}");
         }
     }
 
@@ -444,6 +455,10 @@ proptest! {
             prop_assert_eq!(ledger.lost[LostReason::NotCaptured as usize], world.missing);
             prop_assert_eq!(ledger.sent, ledger.seen() - world.missing - unwanted);
         }
+        for (target, receiver) in world.receivers.iter().enumerate() {
+            let doubled = world.control.ledger(target).doubled;
+            prop_assert_eq!(doubled, receiver.twice.len() as u64, "{:?}", receiver.twice);
+        }
     }
 }
 
@@ -490,6 +505,7 @@ fn what_was_dropped_is_not_sent_after_a_part_of_what_is_newer() {
     assert_eq!(all, [(1, false), (1, true), (1, false)]);
     let ledger = control.ledger(0);
     assert_eq!((ledger.sent, ledger.lost[LostReason::Refused as usize]), (1, 1));
+    assert_eq!(ledger.doubled, 1);
 }
 
 /// Other settings in the middle of a record: it begins anew with them.
@@ -522,7 +538,7 @@ fn a_record_in_part_begins_anew_with_other_settings() {
     assert_eq!(first.0, 0);
     assert_eq!((rest[0].0, rest.len()), (0, 2), "{parts:?}");
     assert_eq!(rest[1].2, first.2 + 11, "{parts:?}");
-    assert_eq!(ledger.read().sent, 1);
+    assert_eq!((ledger.read().sent, ledger.read().doubled), (1, 1));
 }
 
 #[test]
@@ -626,6 +642,7 @@ fn a_record_in_part_goes_on_in_its_socket_and_starts_anew_in_the_next() {
     pump.round(3);
     assert!(parts(&handle)[0] > begun[1]);
     assert_eq!((control.ledger(0).sent, control.ledger(0).packets), (1, 3));
+    assert_eq!(control.ledger(0).doubled, 0);
 
     pump.store_record(1000, 6);
     pump.round(4);
@@ -635,6 +652,7 @@ fn a_record_in_part_goes_on_in_its_socket_and_starts_anew_in_the_next() {
     let parts = parts(&next);
     assert_eq!((parts[0], parts.len()), (0, 3));
     assert_eq!((control.ledger(0).sent, control.ledger(0).packets), (2, 8));
+    assert_eq!(control.ledger(0).doubled, 1);
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Life {
     pub(in crate::control) fn log_account(&self) {
         tracing::info!(
             target_name = self.config.name.as_str(),
-            account = Account::from(self.shared.ledger.read()).line(),
+            account = Account::from(&*self.shared.ledger).line(),
             "The target's final account."
         );
     }
@@ -149,7 +149,7 @@ impl Life {
             transitions: self.history.iter().cloned().collect(),
             live,
             last_error: self.last_error.clone(),
-            account: self.shared.ledger.read().into(),
+            account: Account::from(&*self.shared.ledger),
         }
     }
 

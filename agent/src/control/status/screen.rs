@@ -286,11 +286,11 @@ impl Status {
             let noun = if warned == 1 { "target has" } else { "targets have" };
             foot.push(format!("{warned} {noun} warnings (--verbose shows them)"));
         }
-        for target in self.targets.iter().filter(|target| !target.account.balances) {
-            foot.push(format!(
-                "{}: the account DOES NOT BALANCE, please report this",
-                printable(target.name.as_bytes())
-            ));
+        for TargetStatus { name, account, .. } in &self.targets {
+            if !account.balances || account.unbalanced > 0 {
+                let name = printable(name.as_bytes());
+                foot.push(format!("{name}: the account {}", account.imbalance()));
+            }
         }
         if !left_out.is_empty() {
             foot.push(format!("no room for {} (--verbose)", left_out.join(", ")));

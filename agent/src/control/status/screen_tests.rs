@@ -28,10 +28,13 @@ fn target(name: &str, state: &str, remote: &str) -> TargetStatus {
             lost: [("backlog".to_owned(), 0)].into(),
             queued: 0,
             approximated: 0,
+            backfilled: 0,
+            doubled: 0,
             packets: 0,
             messages: 0,
             messages_lost: 0,
             balances: true,
+            unbalanced: 0,
         },
     }
 }
