@@ -50,6 +50,9 @@ pub struct Agent {
     log_thread: Option<JoinHandle<()>>,
     folder: tempfile::TempDir,
     agent_table: String,
+    /// What starts it, the command with all that is before it.
+    command: Vec<String>,
+    level: Option<String>,
 }
 
 impl Agent {
@@ -101,33 +104,41 @@ impl Agent {
         let agent_table = format!("[agent]\ncontrol_socket = {socket:?}\n{replay}{agent_table}\n");
         std::fs::write(&config, format!("{agent_table}{targets}"))
             .expect("write the configuration");
-        let mut child = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", namespace.name()))
-            .args(prefix)
-            .arg(binary())
-            .args(["run", "--config"])
-            .arg(&config)
-            .envs(level.map(|level| ("NETCONSOLE_AGENT_LOG", level)))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the agent");
-        let stderr = child.stderr.take().expect("the agent's log");
+        let mut command =
+            vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", namespace.name())];
+        command.extend_from_slice(prefix);
+        let binary = binary();
+        let words = [binary.as_path(), "run".as_ref(), "--config".as_ref(), &config];
+        command.extend(words.map(|word| word.to_str().expect("UTF-8").to_owned()));
+        let level = level.map(str::to_owned);
         let log = Arc::new(Mutex::new(String::new()));
-        let log_thread = {
-            let log = Arc::clone(&log);
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    let mut log = log.lock().expect("the log");
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            })
-        };
-        let mut agent = Self { child, log, log_thread: Some(log_thread), folder, agent_table };
+        let (child, log_thread) = spawn(&command, level.as_deref(), &log);
+        let log_thread = Some(log_thread);
+        let mut agent = Self { child, log, log_thread, folder, agent_table, command, level };
         agent.wait(Duration::from_secs(20), |status| {
             status.targets.iter().filter(|target| target.state == "active").count() >= active
         });
         agent
+    }
+
+    /// Kills it as nothing else can: it does not get to do anything any more.
+    ///
+    /// # Panics
+    /// If it ended by itself before.
+    pub fn kill(&mut self) {
+        let end = self.child.try_wait().expect("the agent's state");
+        assert!(end.is_none(), "the agent ended with {end:?}; its log:\n{}", self.log());
+        self.child.kill().expect("kill the agent");
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, as it was started before, without waiting for anything.
+    ///
+    /// # Panics
+    /// If that is not possible.
+    pub fn start_again(&mut self) {
+        let (child, log_thread) = spawn(&self.command, self.level.as_deref(), &self.log);
+        (self.child, self.log_thread) = (child, Some(log_thread));
     }
 
     /// Process id of the agent.
@@ -256,6 +267,15 @@ impl Agent {
     /// If it does not end with code 0 within five seconds.
     #[must_use]
     pub fn stop(mut self) -> String {
+        self.end();
+        self.log()
+    }
+
+    /// The same, and it may be started again.
+    ///
+    /// # Panics
+    /// If it does not end with code 0 within five seconds.
+    pub fn end(&mut self) {
         self.signal(Signal::TERM);
         let start = Instant::now();
         let end = loop {
@@ -269,8 +289,30 @@ impl Agent {
             thread.join().expect("the log's reader");
         }
         assert!(end.success(), "it ended with {end}:\n{}", self.log());
-        self.log()
     }
+}
+
+fn spawn(
+    command: &[String],
+    level: Option<&str>,
+    log: &Arc<Mutex<String>>,
+) -> (Child, JoinHandle<()>) {
+    let mut child = Command::new(&command[0])
+        .args(&command[1..])
+        .envs(level.map(|level| ("NETCONSOLE_AGENT_LOG", level)))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the agent");
+    let stderr = child.stderr.take().expect("the agent's log");
+    let log = Arc::clone(log);
+    let log_thread = std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut log = log.lock().expect("the log");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    (child, log_thread)
 }
 
 impl Drop for Agent {

@@ -118,6 +118,21 @@ impl Reader {
     }
 }
 
+/// Everything that the kernel still has, a line per record.
+#[must_use]
+pub fn all() -> Vec<Vec<u8>> {
+    let mut file = open();
+    let mut buffer = vec![0; 8192];
+    let mut lines = Vec::new();
+    loop {
+        match read_line(&mut file, &mut buffer) {
+            Ok(0) => return lines,
+            Ok(length) => lines.push(buffer[..length].to_vec()),
+            Err(_) => {}
+        }
+    }
+}
+
 fn open() -> File {
     OpenOptions::new()
         .read(true)
