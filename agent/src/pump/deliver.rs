@@ -18,7 +18,7 @@ use crate::{
     ledger::LostReason,
     netconsole::{Encoder, Extras},
     record::Record,
-    store::{Cursor, Entry, Store},
+    store::{Entry, Place, Store},
     target::{
         Route,
         filter::{Decision, Filter, NOTICE_MAX_BYTES},
@@ -29,7 +29,7 @@ use crate::{
 struct Said<'a> {
     record: &'a Record<'a>,
     extras: Extras<'a>,
-    cursor: Cursor,
+    place: Place,
 }
 
 /// What became of a record that was to be pushed.
@@ -89,15 +89,22 @@ impl PumpTarget {
             return self.push_message(index, shared);
         }
         let store = shared.store;
-        let again = self.flight.next_again();
-        let cursor = again.map_or(self.cursor, |again| again.cursor);
-        let pushed = match store.get(&cursor).ok_or(Stop::Done)? {
-            Entry::FellOff { count } => {
-                // Others that are to be sent again may have fallen off with it; each is
-                // counted for itself.
-                let count = if again.is_some() { 1 } else { count };
-                self.give_up(LostReason::Backlog, count)
+        if let Some(Sendable { place, msgid }) = self.flight.next_again() {
+            let pushed = match store.at(&place) {
+                None => self.give_up(LostReason::Backlog, 1),
+                Some(record) => {
+                    let extras = self.extras(&record, shared);
+                    let said = Said { record: &record, extras, place };
+                    self.push(index, &said, Some(msgid), shared)?
+                }
+            };
+            if matches!(pushed, Pushed::DoneWith) {
+                self.flight.drop_again();
             }
+            return Ok(());
+        }
+        match store.get(&mut self.cursor).ok_or(Stop::Done)? {
+            Entry::FellOff { count } => self.give_up(LostReason::Backlog, count),
             Entry::Missing { count, reason } => {
                 let reason = match reason {
                     MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
@@ -105,21 +112,17 @@ impl PumpTarget {
                 };
                 self.give_up(reason, count)
             }
-            Entry::Record(record) => {
+            Entry::Record(record, place) => {
                 let extras = self.extras(&record, shared);
-                if again.is_none() && !self.wants(&record, &extras, shared) {
+                if !self.wants(&record, &extras, shared) {
                     self.filter()
                 } else {
-                    let said = Said { record: &record, extras, cursor };
-                    self.push(index, &said, again.map(|again| again.msgid), shared)?
+                    let said = Said { record: &record, extras, place };
+                    self.push(index, &said, None, shared)?
                 }
             }
         };
-        match (again, pushed) {
-            (Some(_), Pushed::DoneWith) => self.flight.drop_again(),
-            (Some(_), Pushed::InFlight) => {}
-            (None, _) => store.advance(&mut self.cursor),
-        }
+        store.advance(&mut self.cursor);
         Ok(())
     }
 
@@ -217,7 +220,7 @@ impl PumpTarget {
         old_msgid: Option<u32>,
         shared: &mut Shared<'_>,
     ) -> Result<Pushed, Stop> {
-        let Said { record, extras, cursor } = *said;
+        let Said { record, extras, place } = *said;
         let route = self.route.as_deref().ok_or(Stop::Done)?;
         let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
             return Err(Stop::Done);
@@ -292,7 +295,7 @@ impl PumpTarget {
             return Ok(self.give_up(refused, 1));
         }
         self.take_msgid(old_msgid, msgid);
-        self.flight.is_in_flight(Sendable { cursor, msgid });
+        self.flight.is_in_flight(Sendable { place, msgid });
         self.ledger.in_flight += 1;
         Ok(Pushed::InFlight)
     }

@@ -51,6 +51,12 @@ impl<T: Copy> Flight<T> {
         self.records.get(self.in_flight).copied()
     }
 
+    /// The one that has been on its way longest, and the next one to be sent again: none is
+    /// older than both.
+    pub fn oldest(&self) -> impl Iterator<Item = T> {
+        self.records.front().copied().into_iter().chain(self.next_again())
+    }
+
     /// Whether another record can be remembered once it is pushed.
     #[must_use]
     pub fn has_room(&self) -> bool {
