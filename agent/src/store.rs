@@ -21,7 +21,7 @@ mod entry;
 mod pool;
 
 use self::{
-    entry::NewRecord,
+    entry::{Extent, NEXT_CLASS_AT, NewRecord},
     pool::{CLASSES, Pool, Position},
 };
 use crate::{
@@ -45,7 +45,7 @@ pub struct Store {
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor {
     seq: u64,
-    /// Where the last entry was found, and so most likely the next one.
+    /// Where the next entry is, unless something fell off.
     class: u8,
     positions: [Position; CLASSES],
 }
@@ -107,6 +107,7 @@ struct Found {
     /// At the cursor's seq, or behind what fell off.
     first_seq: u64,
     end_seq: u64,
+    len_bytes: u32,
 }
 
 impl Store {
@@ -147,7 +148,7 @@ impl Store {
     /// What the cursor points at; `None` if it has read everything.
     #[must_use]
     pub fn get(&self, cursor: &mut Cursor) -> Option<Entry<'_>> {
-        let Some(Found { class, first_seq, end_seq }) = self.find(cursor) else {
+        let Some(Found { class, first_seq, end_seq, .. }) = self.find(cursor) else {
             let count = self.next_seq - cursor.seq;
             return (count > 0).then_some(Entry::FellOff { count });
         };
@@ -167,7 +168,12 @@ impl Store {
         cursor.seq = match self.find(cursor) {
             None => self.next_seq,
             Some(Found { first_seq, .. }) if first_seq > cursor.seq => first_seq,
-            Some(Found { end_seq, .. }) => end_seq,
+            Some(Found { class, end_seq, len_bytes, .. }) => {
+                let position = &mut cursor.positions[class];
+                cursor.class = self.pool.bytes_at(position)[NEXT_CLASS_AT];
+                position.offset += len_bytes;
+                end_seq
+            }
         };
     }
 
@@ -181,25 +187,24 @@ impl Store {
     /// The entry with the lowest seq from the cursor on.
     #[inline]
     fn find(&self, cursor: &mut Cursor) -> Option<Found> {
-        let mut lowest: Option<Found> = None;
-        for step in 0..CLASSES {
-            let class = (usize::from(cursor.class) + step) % CLASSES;
-            let Some(extent) = self.pool.seek(class, &mut cursor.positions[class], cursor.seq)
-            else {
-                continue;
-            };
-            // Of a range that the cursor is within, the rest.
-            let first_seq = extent.first_seq.max(cursor.seq);
-            let found = Found { class, first_seq, end_seq: extent.end_seq };
-            if first_seq == cursor.seq {
-                cursor.class = class as u8;
-                return Some(found);
-            }
-            if lowest.as_ref().is_none_or(|lowest| first_seq < lowest.first_seq) {
-                lowest = Some(found);
-            }
+        match self.find_in(usize::from(cursor.class), cursor) {
+            Some(found) if found.first_seq == cursor.seq => Some(found),
+            _ => self.find_in_all(cursor),
         }
-        lowest
+    }
+
+    fn find_in_all(&self, cursor: &mut Cursor) -> Option<Found> {
+        let all = (0..CLASSES).filter_map(|class| self.find_in(class, cursor));
+        all.min_by_key(|found| found.first_seq)
+    }
+
+    #[inline]
+    fn find_in(&self, class: usize, cursor: &mut Cursor) -> Option<Found> {
+        let position = cursor.positions.get_mut(class)?;
+        let Extent { len_bytes, first_seq, end_seq } =
+            self.pool.seek(class, position, cursor.seq)?;
+        // Of a range that the cursor is within, the rest.
+        Some(Found { class, first_seq: first_seq.max(cursor.seq), end_seq, len_bytes })
     }
 }
 
@@ -213,13 +218,14 @@ impl Sink for Store {
         let new = NewRecord::new(record);
         self.next_seq = record.seq + 1;
         let class = class_of(record.level);
-        new.write(self.pool.append(class, new.len_bytes, record.seq, self.next_seq));
+        let to = self.pool.append(class, new.len_bytes, record.seq, self.next_seq);
+        new.write(to, class as u8);
     }
 
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason) {
         self.next_seq = first_seq + count;
         let to = self.pool.append(MOST_SEVERE, entry::HEAD_BYTES, first_seq, self.next_seq);
-        entry::write_missing(to, first_seq, count, reason);
+        entry::write_missing(to, MOST_SEVERE as u8, first_seq, count, reason);
     }
 }
 

@@ -15,13 +15,16 @@ use crate::{
 ///
 /// ```text
 ///  0 u16 length of the entry   2 u8 flags   3 u8 level   4 u8 facility
-///  5 u8 lengths of task, cgroup, subsystem, device   10 u16 length of the text
+///  5 u8 lengths of task, cgroup, subsystem, device   9 u8 class of the next entry
+/// 10 u16 length of the text
 /// 12 u32 caller   16 u64 seq   24 u64 time   32 u64 cgroup   40 u32 CPU   44 u32 pid
 /// ```
 ///
-/// A missing range has its length, flags, first seq, and its count at the place of the time.
+/// A missing range has its length, flags, next class, first seq, and its count at the place of
+/// the time. The class of the next entry is written with that one, and its own until then.
 pub(super) const HEAD_BYTES: usize = 48;
 const FLAGS_AT: usize = 2;
+pub(super) const NEXT_CLASS_AT: usize = 9;
 const SEQ_AT: usize = 16;
 const COUNT_AT: usize = 24;
 
@@ -148,7 +151,7 @@ impl<'a> NewRecord<'a> {
 
     /// Writes the entry; `to` has its length.
     #[inline]
-    pub(super) fn write(&self, to: &mut [u8]) {
+    pub(super) fn write(&self, to: &mut [u8], class: u8) {
         let Self { record, context, parts, .. } = self;
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
         let (caller_flag, caller_id) = match record.caller {
@@ -169,7 +172,7 @@ impl<'a> NewRecord<'a> {
         for part in &parts[..4] {
             head.put_u8(part.len() as u8);
         }
-        head.put_u8(0);
+        head.put_u8(class);
         head.put_u16_ne(parts[4].len() as u16);
         head.put_u32_ne(caller_id);
         head.put_u64_ne(record.seq);
@@ -186,10 +189,17 @@ impl<'a> NewRecord<'a> {
 }
 
 /// Writes a missing range; `to` has [`HEAD_BYTES`].
-pub(super) fn write_missing(to: &mut [u8], first_seq: u64, count: u64, reason: MissingReason) {
+pub(super) fn write_missing(
+    to: &mut [u8],
+    class: u8,
+    first_seq: u64,
+    count: u64,
+    reason: MissingReason,
+) {
     let why = if reason == MissingReason::KernelOverwrote { FLAG_KERNEL_OVERWROTE } else { 0 };
     to[..FLAGS_AT].copy_from_slice(&(HEAD_BYTES as u16).to_ne_bytes());
     to[FLAGS_AT] = FLAG_MISSING | why;
+    to[NEXT_CLASS_AT] = class;
     to[SEQ_AT..SEQ_AT + 8].copy_from_slice(&first_seq.to_ne_bytes());
     to[COUNT_AT..COUNT_AT + 8].copy_from_slice(&count.to_ne_bytes());
 }

@@ -3,7 +3,7 @@
 //! It knows which segment is given up when there are none left, and nothing of cursors: who
 //! remembers a place in a segment remembers its generation too, and sees that it is gone.
 
-use super::entry::{self, ENTRY_MAX_BYTES, Extent};
+use super::entry::{self, ENTRY_MAX_BYTES, Extent, NEXT_CLASS_AT};
 
 /// Classes of severity, the most severe first: err and worse (with what is missing), warning,
 /// notice, info, debug.
@@ -67,6 +67,8 @@ pub(super) struct Pool {
     reserve: usize,
     /// Nobody needs what is before.
     needed_seq: u64,
+    /// Index of the newest entry.
+    newest: usize,
 }
 
 impl Pool {
@@ -101,6 +103,7 @@ impl Pool {
             free_count: count,
             reserve: round_segments.min(count / 4),
             needed_seq: 0,
+            newest: 0,
         }
     }
 
@@ -113,6 +116,8 @@ impl Pool {
         first_seq: u64,
         end_seq: u64,
     ) -> &mut [u8] {
+        // Before anything moves: its segment may have been given up, but not used again.
+        self.bytes[self.newest + NEXT_CLASS_AT] = class as u8;
         let mut index = self.queues[class].tail;
         if index == NONE || self.room_in(index) < len_bytes {
             index = self.take();
@@ -122,6 +127,7 @@ impl Pool {
         let at = index as usize * self.segment_bytes + segment.len_bytes as usize;
         segment.len_bytes += len_bytes as u32;
         segment.end_seq = end_seq;
+        self.newest = at;
         &mut self.bytes[at..at + len_bytes]
     }
 
