@@ -35,7 +35,7 @@ use crate::{
         bpf::MappedRing,
         kmsg::Backfill,
         kmsg_record::KmsgRecord,
-        sequencer::{Progress, RecordRing as _, Sequencer},
+        sequencer::{Progress, ROUND_ENTRIES, RecordRing as _, Sequencer},
         wait::{Waiter, now_ns, want_precise_naps},
     },
     egress::Egress,
@@ -50,15 +50,16 @@ use crate::{
 pub const EGRESS_MAX: usize = 128;
 /// Most targets.
 pub const TARGETS_MAX: usize = 128;
-/// Records sent to one target before the next one has its turn.
-const BATCH: usize = 64;
+/// Records sent to one target before the next one has its turn: all that a round of the
+/// sequencer brings, and as many more, so that a target that fell behind catches up.
+const BATCH: usize = 2 * ROUND_ENTRIES;
 /// The ring is looked at this often even if nobody rings: a CPU with interrupts
 /// off cannot wake anybody.
 const LOOK_NS: u64 = 12_500_000;
 /// How long to wait when the sockets take nothing: the first time, and the longest.
 const BLOCKED_NAP_FIRST_NS: u64 = 200_000;
 const BLOCKED_NAP_MAX_NS: u64 = LOOK_NS;
-/// A round that settled this many seqs means a storm: then the pump naps instead
+/// So many seqs settled since the last wait mean a storm: then the pump naps instead
 /// of being woken, so that the printing CPUs need not ring for each record.
 const STORM_SEQS: u64 = 64;
 /// Length of that nap.
@@ -87,6 +88,8 @@ pub struct Pump {
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
+    /// Seqs settled since the last wait.
+    settled: u64,
 }
 
 impl Pump {
@@ -119,6 +122,7 @@ impl Pump {
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
+            settled: 0,
             ring,
             kmsg,
             backfill,
@@ -144,6 +148,7 @@ impl Pump {
             }
             let sent = self.deliver(now);
             let moved = self.flush_and_reap(now);
+            self.make_room();
             self.publish();
             if self.is_done(now, progress.settled) {
                 return;
@@ -159,10 +164,11 @@ impl Pump {
         if sent > 0 || moved > 0 || !(held || in_flight) {
             self.blocked_nap_ns = BLOCKED_NAP_FIRST_NS;
         }
-        if (held && moved > 0) || stops().any(|stop| stop == Stop::Turn) {
+        self.settled += progress.settled;
+        if progress.more || (held && moved > 0) || stops().any(|stop| stop == Stop::Turn) {
             return;
         }
-        if progress.settled >= STORM_SEQS {
+        if std::mem::take(&mut self.settled) >= STORM_SEQS {
             self.waiter.nap(STORM_NAP_NS);
             return;
         }
@@ -308,6 +314,13 @@ impl Pump {
             });
         }
         moved
+    }
+
+    /// Makes room in the store for the next round.
+    fn make_room(&mut self) {
+        let needed = self.targets.iter().flatten().map(|target| target.needed_seq());
+        let needed_seq = needed.fold(self.store.next_seq(), u64::min);
+        self.store.round_over(needed_seq);
     }
 
     /// Whether the pump was told to stop and has nothing left to send.

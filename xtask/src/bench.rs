@@ -9,13 +9,17 @@ use crate::run::execute;
 use crate::setup::{self, Need};
 
 /// Package and name of the benchmarks, in their order.
-const BENCHES: [(&str, &str); 3] =
-    [("netconsole-agent", "encode"), ("netconsole-agent", "transmit"), ("agent-tests", "whole")];
+const BENCHES: [(&str, &str); 4] = [
+    ("netconsole-agent", "encode"),
+    ("netconsole-agent", "store"),
+    ("netconsole-agent", "transmit"),
+    ("agent-tests", "whole"),
+];
 
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Benchmarks to run: encode, transmit, whole [default: all, in this order]
+    /// Benchmarks to run: encode, store, transmit, whole [default: all, in this order]
     benches: Vec<String>,
     /// Show the figures, and succeed even if the whole agent misses a target
     #[arg(long)]
@@ -30,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(unknown) =
         args.benches.iter().find(|word| !BENCHES.iter().any(|(_, name)| name == word))
     {
-        bail!("there is no benchmark {unknown}: encode, transmit or whole");
+        bail!("there is no benchmark {unknown}: encode, store, transmit or whole");
     }
     let toolchain = setup::ensure(Need::Build)?;
     for (package, name) in BENCHES {

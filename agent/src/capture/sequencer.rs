@@ -34,6 +34,8 @@ const ID_MASK: u64 = (1 << 62) - 1;
 /// Level of a record whose own is not known: the kernel's default for messages
 /// without one (`CONFIG_MESSAGE_LOGLEVEL_DEFAULT`).
 pub const DEFAULT_LEVEL: u8 = 4;
+/// Most entries that one round settles: the targets have their turn before the next ones.
+pub const ROUND_ENTRIES: usize = 128;
 
 /// One committed item of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,8 @@ impl Begin {
 pub struct Progress {
     /// Seqs settled in this round.
     pub settled: u64,
+    /// The round ended with more to settle, perhaps.
+    pub more: bool,
     /// When to come back although nothing new arrived.
     pub deadline_ns: Option<u64>,
     /// Records that were left in the `/dev/kmsg` queue: they wait for the ring.
@@ -250,13 +254,19 @@ impl Sequencer {
         let mut kmsg_left = kmsg.slots();
         let full = self.walk(now_ns, ring) || ring.is_crowded();
         let mut progress = Progress::default();
+        let mut entries = 0;
         loop {
+            if entries == ROUND_ENTRIES {
+                progress.more = true;
+                break;
+            }
             match self.settle_head(now_ns, ring, kmsg, &mut kmsg_left, full, sink) {
                 Step::Settled(count) => {
                     self.next_seq += count;
                     self.busy_since_ns = None;
                     self.asked.take_if(|(range, _)| range.start < self.next_seq);
                     progress.settled += count;
+                    entries += usize::from(count > 0);
                 }
                 Step::Wait(deadline_ns) => {
                     progress.deadline_ns = deadline_ns;

@@ -82,7 +82,11 @@ pub(super) const AGENT: &[Key] = &[
     with_default(
         "store",
         "\"16MiB\"",
-        &["Memory that holds records for targets which cannot send at the moment."],
+        &[
+            "Memory that holds records for targets which cannot send at the moment. When it is",
+            "full, the least severe fall first, the oldest of each level: debug, then info,",
+            "notice, warning, and at last err and worse.",
+        ],
     ),
     with_default("ring", "\"8MiB\"", &["Memory between the kernel and the agent; a power of two."]),
 ];

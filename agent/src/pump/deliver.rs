@@ -19,7 +19,7 @@ use crate::{
     ledger::LostReason,
     netconsole::{Encoder, Extras},
     record::Record,
-    store::{Cursor, Entry, Store},
+    store::{Entry, Place, Store},
     target::{
         Route,
         filter::{Decision, Filter, NOTICE_MAX_BYTES},
@@ -30,7 +30,7 @@ use crate::{
 struct Said<'a> {
     record: &'a Record<'a>,
     extras: Extras<'a>,
-    cursor: Cursor,
+    place: Place,
 }
 
 /// What became of a record that was to be pushed.
@@ -87,41 +87,50 @@ impl PumpTarget {
 
     fn send_next(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
         let store = shared.store;
-        let again = self.flight.next_again();
-        let cursor = again.map_or(self.cursor, |again| again.cursor);
-        let pushed = match store.get(&cursor) {
-            Some(Entry::FellOff { count }) => {
-                // Others that are to be sent again may have fallen off with it; each is
-                // counted for itself.
-                let count = if again.is_some() { 1 } else { count };
-                self.miss(LostReason::Backlog, cursor.seq(), count)
+        if let Some(Sendable { place, msgid }) = self.flight.next_again() {
+            let pushed = match store.at(&place) {
+                None => self.miss(LostReason::Backlog, place.seq(), 1),
+                Some(_) if self.has_message(shared.now_ns) => {
+                    return self.push_message(index, shared);
+                }
+                Some(record) => {
+                    let extras = self.extras(&record, shared);
+                    let said = Said { record: &record, extras, place };
+                    self.push(index, &said, Some(msgid), shared)?
+                }
+            };
+            if matches!(pushed, Pushed::DoneWith) {
+                self.flight.drop_again();
             }
+            return Ok(());
+        }
+        let seq = self.cursor.seq();
+        match store.get(&mut self.cursor) {
+            Some(Entry::FellOff { count }) => self.miss(LostReason::Backlog, seq, count),
             Some(Entry::Missing { count, reason }) => {
                 let reason = match reason {
                     MissingReason::KernelOverwrote => LostReason::KernelOverwrote,
                     MissingReason::NotCaptured => LostReason::NotCaptured,
                 };
-                self.miss(reason, cursor.seq(), count)
+                self.miss(reason, seq, count)
             }
-            Some(Entry::Record(record)) if record.seq < self.ledger.first_seq => Pushed::DoneWith,
+            Some(Entry::Record(record, _)) if record.seq < self.ledger.first_seq => {
+                Pushed::DoneWith
+            }
             // What is missing is told in its place, and messages have no place of their own.
             _ if self.has_message(shared.now_ns) => return self.push_message(index, shared),
             None => return Err(Stop::Done),
-            Some(Entry::Record(record)) => {
+            Some(Entry::Record(record, place)) => {
                 let extras = self.extras(&record, shared);
-                if again.is_none() && !self.wants(&record, &extras, shared) {
+                if !self.wants(&record, &extras, shared) {
                     self.filter()
                 } else {
-                    let said = Said { record: &record, extras, cursor };
-                    self.push(index, &said, again.map(|again| again.msgid), shared)?
+                    let said = Said { record: &record, extras, place };
+                    self.push(index, &said, None, shared)?
                 }
             }
         };
-        match (again, pushed) {
-            (Some(_), Pushed::DoneWith) => self.flight.drop_again(),
-            (Some(_), Pushed::InFlight) => {}
-            (None, _) => store.advance(&mut self.cursor),
-        }
+        store.advance(&mut self.cursor);
         Ok(())
     }
 
@@ -246,7 +255,7 @@ impl PumpTarget {
         old_msgid: Option<u32>,
         shared: &mut Shared<'_>,
     ) -> Result<Pushed, Stop> {
-        let Said { record, extras, cursor } = *said;
+        let Said { record, extras, place } = *said;
         let route = self.route.as_deref().ok_or(Stop::Done)?;
         let Some(Some(egress)) = shared.egresses.get_mut(route.egress) else {
             return Err(Stop::Done);
@@ -322,7 +331,7 @@ impl PumpTarget {
             return Ok(self.give_up(refused, 1));
         }
         self.take_msgid(old_msgid, msgid);
-        self.flight.is_in_flight(Sendable { cursor, msgid });
+        self.flight.is_in_flight(Sendable { place, msgid });
         self.ledger.in_flight += 1;
         Ok(Pushed::InFlight)
     }

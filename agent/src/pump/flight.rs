@@ -51,11 +51,10 @@ impl<T: Copy> Flight<T> {
         self.records.get(self.in_flight).copied()
     }
 
-    /// The oldest record in flight, and the oldest one that is to be sent again.
-    #[must_use]
-    pub fn oldest(&self) -> [Option<T>; 2] {
-        let in_flight = if self.in_flight > 0 { self.records.front().copied() } else { None };
-        [in_flight, self.next_again()]
+    /// The one that has been on its way longest, and the next one to be sent again: none is
+    /// older than both.
+    pub fn oldest(&self) -> impl Iterator<Item = T> {
+        self.records.front().copied().into_iter().chain(self.next_again())
     }
 
     /// Whether another record can be remembered once it is pushed.

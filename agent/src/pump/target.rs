@@ -17,7 +17,7 @@ use crate::{
     checkpoint::Checkpoint,
     egress::{Outcome, Tag},
     ledger::{Ledger, LostReason, SharedLedger},
-    store::{Cursor, Store},
+    store::{Cursor, Place, Store},
     target::{Route, TargetSettings, pace::Bucket},
 };
 
@@ -49,7 +49,7 @@ pub(super) enum Stop {
 /// What it takes to send a record again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sendable {
-    pub(super) cursor: Cursor,
+    pub(super) place: Place,
     pub(super) msgid: u32,
 }
 
@@ -100,12 +100,14 @@ impl PumpTarget {
     /// A target for a pump; allocates all it will ever need.
     #[must_use]
     pub fn new(seed: TargetSeed) -> Box<Self> {
-        let cursor = Cursor::default();
         Box::new(Self {
             settings: Cache::new(seed.settings),
-            cursor,
+            cursor: Cursor::default(),
             admitted_seq: None,
-            flight: Flight::new(FLIGHT_RECORDS, Sendable { cursor, msgid: u32::MAX }),
+            flight: Flight::new(
+                FLIGHT_RECORDS,
+                Sendable { place: Place::NOWHERE, msgid: u32::MAX },
+            ),
             route: None,
             generation: 0,
             begun_with: None,
@@ -141,23 +143,15 @@ impl PumpTarget {
         self.keep_checkpoint();
     }
 
-    /// First seq that has no fate yet, or whose loss the receiver has not been told.
-    fn needed_seq(&self) -> u64 {
-        let [in_flight, again] = self.flight.oldest();
-        let sendable =
-            [in_flight, again].into_iter().flatten().map(|sendable| sendable.cursor.seq());
-        let open = sendable.chain(self.gaps.first_seq()).min();
-        let next_seq = self.cursor.seq().max(self.ledger.first_seq);
-        open.map_or(next_seq, |seq| seq.min(next_seq))
-    }
-
     fn keep_checkpoint(&mut self) {
+        // What the receiver has not been told is not done with either.
         let needed_seq = self.needed_seq();
+        let next_seq = self.gaps.first_seq().map_or(needed_seq, |seq| seq.min(needed_seq));
         if let Some(checkpoint) = &self.checkpoint
-            && needed_seq != self.checkpoint_seq
+            && next_seq != self.checkpoint_seq
         {
-            checkpoint.store(needed_seq);
-            self.checkpoint_seq = needed_seq;
+            checkpoint.store(next_seq);
+            self.checkpoint_seq = next_seq;
         }
     }
 
@@ -205,7 +199,13 @@ impl PumpTarget {
     pub(super) fn socket_retired(&mut self, index: usize) {
         self.flight.retired(index);
         // A record that was dropped may stand behind newer ones that are given back now.
-        self.flight.restore_order(|a, b| a.cursor.seq().cmp(&b.cursor.seq()));
+        self.flight.restore_order(|a, b| a.place.seq().cmp(&b.place.seq()));
+    }
+
+    /// The first seq that it has not done with.
+    pub(super) fn needed_seq(&self) -> u64 {
+        let on_their_way = self.flight.oldest().map(|record| record.place.seq());
+        on_their_way.fold(self.cursor.seq().max(self.ledger.first_seq), u64::min)
     }
 
     /// How the last round ended.
@@ -289,7 +289,7 @@ impl PumpTarget {
             self.lose_dropped_before(seq_low);
         }
         if last && self.worst == Outcome::Dropped && self.keeps_trying(now_ns) {
-            self.flight.dropped(|other, this| other.cursor.seq() < this.cursor.seq());
+            self.flight.dropped(|other, this| other.place.seq() < this.place.seq());
             self.hold_until_ns = now_ns + DROPPED_HOLD_NS;
             return;
         }
@@ -314,7 +314,7 @@ impl PumpTarget {
     /// out of order.
     fn lose_dropped_before(&mut self, seq_low: u32) {
         let is_older = |seq: u64| (seq_low.wrapping_sub(seq as u32) as i32) > 0;
-        while self.flight.next_again().is_some_and(|again| is_older(again.cursor.seq())) {
+        while self.flight.next_again().is_some_and(|again| is_older(again.place.seq())) {
             self.flight.drop_again();
             self.ledger.lose(LostReason::Refused, 1);
         }

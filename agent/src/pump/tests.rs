@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod live;
+mod overload;
 
 const SLOT_BYTES: usize = 2048;
 const LOTS: usize = 1 << 20;
@@ -159,6 +160,7 @@ impl Pump {
         self.obey(now_ns);
         self.deliver(now_ns);
         self.flush_and_reap(now_ns);
+        self.make_room();
         self.publish();
     }
 
@@ -665,8 +667,9 @@ fn what_falls_off_while_it_is_to_be_sent_again_is_lost_once() {
     pump.round(1);
     control.send(Command::Retire { index: 0 });
     (0..200).for_each(|_| pump.store_record(900, 6));
-    pump.round(2);
-    // It is told at once, without waiting for a socket.
+    // Another round tells what had to make room for the next one.
+    (0..2).for_each(|_| pump.round(2));
+    // It is told without waiting for a socket.
     let ledger = control.ledger(0);
     let lost = ledger.lost[LostReason::Backlog as usize];
     assert!((100..205).contains(&lost), "{ledger:?}");
