@@ -184,6 +184,7 @@ fn needs_restart(now: &config::Agent, wanted: &config::Agent) -> Vec<String> {
         ("control_group", now.control_group != wanted.control_group),
         ("capture", now.capture != wanted.capture),
         ("store", now.store_bytes != wanted.store_bytes),
+        ("metrics", now.metrics != wanted.metrics),
         ("ring", now.ring_bytes != wanted.ring_bytes),
     ];
     let changed = changed.into_iter().filter(|(_, changed)| *changed);

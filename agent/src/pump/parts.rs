@@ -178,6 +178,9 @@ pub struct PumpParts {
 /// Numbers about the pump itself, for `status`.
 #[derive(Debug)]
 pub struct PumpStats {
+    /// Turns of its loop: at least one every 12.5 ms, whatever happens. The control thread
+    /// knows by it that the pump lives.
+    pub rounds: AtomicU64,
     /// Waits that ended.
     pub wakeups: AtomicU64,
     /// Records sent with estimated fields, of the sequencer.
@@ -196,6 +199,7 @@ pub struct PumpStats {
 impl Default for PumpStats {
     fn default() -> Self {
         Self {
+            rounds: AtomicU64::default(),
             wakeups: AtomicU64::default(),
             approximated: AtomicU64::default(),
             without_context: AtomicU64::default(),

@@ -8,6 +8,7 @@ mod mapping;
 mod programs;
 mod refusal;
 mod ring;
+mod runs;
 mod sleeper;
 mod trial;
 
@@ -16,5 +17,6 @@ pub use log_buffer::log_buffer_bytes;
 pub use programs::{Counters, NetdevHook, ProbeError, Probes, RecordHook};
 pub use refusal::Refusal;
 pub use ring::MappedRing;
+pub use runs::ProgramRuns;
 pub use sleeper::{Doorbell, SleeperFlag};
 pub use trial::{HookPurpose, HookTrial};

@@ -32,6 +32,7 @@ control_socket = "/run/netconsole-agent/control.sock"  # default
 # control_group is not set  # default
 capture = "auto"  # default
 store = "32MiB"  # /etc/agent.toml:2
+# metrics is not set  # default
 ring = "8MiB"  # default
 
 [target.x]
