@@ -69,7 +69,7 @@ impl Agent {
         resolv_conf: &Path,
     ) -> Self {
         let prefix = resolving_with(resolv_conf);
-        Self::launch(namespace, "", targets, active, None, &prefix)
+        Self::launch(namespace, "", targets, active, &[], &prefix)
     }
 
     /// The same, with another level of the log, such as `debug`.
@@ -81,7 +81,20 @@ impl Agent {
         active: usize,
         level: Option<&str>,
     ) -> Self {
-        Self::launch(namespace, agent_table, targets, active, level, &[])
+        let level = level.map(|level| ("NETCONSOLE_AGENT_LOG", level));
+        Self::launch(namespace, agent_table, targets, active, level.as_slice(), &[])
+    }
+
+    /// The same, with more variables in its environment.
+    #[must_use]
+    pub fn start_with(
+        namespace: &Namespace,
+        agent_table: &str,
+        targets: &str,
+        active: usize,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        Self::launch(namespace, agent_table, targets, active, variables, &[])
     }
 
     /// `prefix` is put before the agent's command, inside of the namespace.
@@ -90,7 +103,7 @@ impl Agent {
         agent_table: &str,
         targets: &str,
         active: usize,
-        level: Option<&str>,
+        variables: &[(&str, &str)],
         prefix: &[String],
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the agent");
@@ -105,7 +118,7 @@ impl Agent {
             .arg(binary())
             .args(["run", "--config"])
             .arg(&config)
-            .envs(level.map(|level| ("NETCONSOLE_AGENT_LOG", level)))
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("start the agent");
