@@ -12,6 +12,7 @@ pub mod control;
 pub mod doctor;
 pub mod egress;
 pub mod extradata;
+pub mod failure;
 pub mod frame;
 pub mod handover;
 pub mod import;

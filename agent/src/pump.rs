@@ -140,6 +140,7 @@ impl Pump {
         want_precise_naps();
         loop {
             let now = now_ns();
+            self.stats.rounds.fetch_add(1, Ordering::Relaxed);
             self.obey(now);
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);

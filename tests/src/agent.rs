@@ -52,7 +52,8 @@ pub struct Agent {
     agent_table: String,
     /// What starts it, the command with all that is before it.
     command: Vec<String>,
-    level: Option<String>,
+    /// More variables of its environment.
+    variables: Vec<(String, String)>,
 }
 
 impl Agent {
@@ -72,7 +73,7 @@ impl Agent {
         resolv_conf: &Path,
     ) -> Self {
         let prefix = resolving_with(resolv_conf);
-        Self::launch(namespace, "", targets, active, None, &prefix)
+        Self::launch(namespace, "", targets, active, &[], &prefix)
     }
 
     /// The same, with another level of the log, such as `debug`.
@@ -84,7 +85,20 @@ impl Agent {
         active: usize,
         level: Option<&str>,
     ) -> Self {
-        Self::launch(namespace, agent_table, targets, active, level, &[])
+        let level = level.map(|level| ("NETCONSOLE_AGENT_LOG", level));
+        Self::launch(namespace, agent_table, targets, active, level.as_slice(), &[])
+    }
+
+    /// The same, with more variables in its environment.
+    #[must_use]
+    pub fn start_with(
+        namespace: &Namespace,
+        agent_table: &str,
+        targets: &str,
+        active: usize,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        Self::launch(namespace, agent_table, targets, active, variables, &[])
     }
 
     /// `prefix` is put before the agent's command, inside of the namespace.
@@ -93,7 +107,7 @@ impl Agent {
         agent_table: &str,
         targets: &str,
         active: usize,
-        level: Option<&str>,
+        variables: &[(&str, &str)],
         prefix: &[String],
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the agent");
@@ -110,11 +124,12 @@ impl Agent {
         let binary = binary();
         let words = [binary.as_path(), "run".as_ref(), "--config".as_ref(), &config];
         command.extend(words.map(|word| word.to_str().expect("UTF-8").to_owned()));
-        let level = level.map(str::to_owned);
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<_> = variables.iter().map(owned).collect();
         let log = Arc::new(Mutex::new(String::new()));
-        let (child, log_thread) = spawn(&command, level.as_deref(), &log);
+        let (child, log_thread) = spawn(&command, &variables, &log);
         let log_thread = Some(log_thread);
-        let mut agent = Self { child, log, log_thread, folder, agent_table, command, level };
+        let mut agent = Self { child, log, log_thread, folder, agent_table, command, variables };
         agent.wait(Duration::from_secs(20), |status| {
             status.targets.iter().filter(|target| target.state == "active").count() >= active
         });
@@ -137,7 +152,7 @@ impl Agent {
     /// # Panics
     /// If that is not possible.
     pub fn start_again(&mut self) {
-        let (child, log_thread) = spawn(&self.command, self.level.as_deref(), &self.log);
+        let (child, log_thread) = spawn(&self.command, &self.variables, &self.log);
         (self.child, self.log_thread) = (child, Some(log_thread));
     }
 
@@ -294,12 +309,12 @@ impl Agent {
 
 fn spawn(
     command: &[String],
-    level: Option<&str>,
+    variables: &[(String, String)],
     log: &Arc<Mutex<String>>,
 ) -> (Child, JoinHandle<()>) {
     let mut child = Command::new(&command[0])
         .args(&command[1..])
-        .envs(level.map(|level| ("NETCONSOLE_AGENT_LOG", level)))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stderr(Stdio::piped())
         .spawn()
         .expect("start the agent");

@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod netns;
 pub mod peer;
 pub mod process;
+pub mod scrape;
 pub mod stream;
 pub mod view;
 

@@ -10,6 +10,7 @@ use crate::{
     capture::bpf::give_large_blocks_back,
     config::{Place, Sources},
     control::agent::Agent,
+    failure::end_at_any_panic,
 };
 
 /// Arguments of `run`.
@@ -29,6 +30,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let sources = Sources::read(&Place::of(args.config.as_deref()))?;
     let config = sources.check()?;
     logging::start();
+    end_at_any_panic();
     if !config.warnings.problems.is_empty() {
         tracing::warn!("The configuration has doubtful settings:\n{}", config.warnings.report);
     }

@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 
 use super::{SocketArgs, plain, write_out};
 use crate::control::{protocol::Request, status::Status};
@@ -21,6 +22,7 @@ const ERASE_BELOW: &str = "\x1b[J";
 Examples:
   netconsole-agent status
   netconsole-agent status --watch
+  netconsole-agent status --ledger
   netconsole-agent status --json | jq '.targets[].account'
 
 WAY is device, queue and kind of the way out. A target marked * was changed live.")]
@@ -33,6 +35,9 @@ pub(super) struct StatusArgs {
     /// Print everything: reasons, warnings, the parts of the accounts, the last transitions.
     #[arg(long, short, conflicts_with = "json")]
     verbose: bool,
+    /// Print each target's account instead, every term on its line.
+    #[arg(long, conflicts_with = "verbose")]
+    ledger: bool,
     /// Print it again every so many seconds.
     #[arg(
         long,
@@ -70,19 +75,24 @@ impl StatusArgs {
     fn report(&self) -> anyhow::Result<String> {
         let reply = self.socket.ask(&Request::Status)?;
         let status: Box<Status> = reply.status.context("the agent sent no status")?;
-        Ok(if self.json {
-            // One object per line, if there are to be several.
-            let form = if self.watch.is_some() {
-                serde_json::to_string
-            } else {
-                serde_json::to_string_pretty
-            };
-            form(&status)? + "\n"
+        Ok(if self.json && self.ledger {
+            self.json_of(&status.ledgers())?
+        } else if self.json {
+            self.json_of(&status)?
+        } else if self.ledger {
+            status.to_ledgers()
         } else if self.verbose {
             status.to_text()
         } else {
             status.to_screen(terminal_width())
         })
+    }
+
+    /// One object per line, if there are to be several.
+    fn json_of(&self, value: &impl Serialize) -> serde_json::Result<String> {
+        let form =
+            if self.watch.is_some() { serde_json::to_string } else { serde_json::to_string_pretty };
+        Ok(form(value)? + "\n")
     }
 }
 

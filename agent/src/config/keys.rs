@@ -88,6 +88,14 @@ pub(super) const AGENT: &[Key] = &[
             "notice, warning, and at last err and worse.",
         ],
     ),
+    without_default(
+        "metrics",
+        "\"127.0.0.1:9774\"",
+        &[
+            "Serves /metrics (for Prometheus), /healthz and /readyz by plain HTTP: an address of this",
+            "host alone, or \"unix:/run/netconsole-agent/metrics.sock\" for root and `control_group`.",
+        ],
+    ),
     with_default("ring", "\"8MiB\"", &["Memory between the kernel and the agent; a power of two."]),
 ];
 

@@ -16,6 +16,7 @@ mod host;
 mod keys;
 mod live;
 mod merge;
+mod metrics;
 mod pace;
 mod places;
 mod read;
@@ -27,7 +28,7 @@ mod target;
 mod values;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -85,6 +86,17 @@ pub struct Agent {
     pub store_bytes: usize,
     /// Size of the BPF ring buffer in bytes, a power of two.
     pub ring_bytes: u32,
+    /// Where metrics and health are served; nowhere if `None`.
+    pub metrics: Option<MetricsAddress>,
+}
+
+/// Where metrics and health are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    /// A Unix socket, for root and the control group.
+    Unix(PathBuf),
 }
 
 impl Default for Agent {
@@ -97,6 +109,7 @@ impl Default for Agent {
             runtime_dir: PathBuf::from("/run/netconsole-agent"),
             store_bytes: 16 << 20,
             ring_bytes: 8 << 20,
+            metrics: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     diagnostic::Findings,
     keys,
     merge::Merged,
+    metrics,
     table::Table,
     target::{self, path},
 };
@@ -22,7 +23,7 @@ const NAME_MAX_BYTES: usize = 64;
 /// Longest name of a group (`GROUP_NAME_MAX_LENGTH` of shadow).
 const GROUP_MAX_BYTES: usize = 32;
 /// Longest path of a socket (`sun_path` of `struct sockaddr_un` less the NUL).
-const SOCKET_PATH_MAX_BYTES: usize = 107;
+pub(super) const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 /// Reads everything; what is wrong is noted, and something usable returned.
 pub(super) fn config(merged: &Merged<'_>, findings: &mut Findings) -> Config {
@@ -153,6 +154,7 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     if let Some(bytes) = ring {
         agent.ring_bytes = bytes as u32;
     }
+    agent.metrics = metrics::metrics(&mut table);
     if agent.store_bytes < 2 * agent.ring_bytes as usize {
         let message = "`store` must be at least twice as large as `ring`, or one full ring would \
                        push records out before they can be sent";

@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -16,10 +16,12 @@ use tokio::{
 use super::{
     desk::Desk,
     manager::{Manager, extradata::ExtraData, targets::warn_of},
+    metrics::{self, Page, Question, server::MetricsError, view::Scrape},
     netdev::{self, NetdevSource, readable_events},
+    progress::{Progress, Turns, Watchdog},
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
-    socket::{self, Asked, Refusals},
+    socket::{self, Asked, Refusals, SocketUse},
     status::{CaptureStatus, Status},
 };
 use crate::{
@@ -88,6 +90,7 @@ pub struct Agent {
     sources: Sources,
     config: Config,
     started: Instant,
+    metrics: Option<Result<metrics::server::Listening, MetricsError>>,
     source: SourceReport,
     begin: Begin,
     checkpoints: Option<Checkpoints>,
@@ -115,8 +118,13 @@ impl Agent {
     /// If any of it is not possible.
     pub fn start(sources: Sources, config: Config) -> Result<Self, AgentError> {
         let started = Instant::now();
-        let listener =
-            socket::bind(&config.agent.control_socket, config.agent.control_group.as_deref())?;
+        let group = config.agent.control_group.as_deref();
+        let listener = socket::bind(SocketUse::Control, &config.agent.control_socket, group)?;
+        // Who sends is worth more than who counts: without the endpoint it runs all the same.
+        let metrics = config.agent.metrics.as_ref().map(|to| metrics::server::bind(to, group));
+        if let Some(Err(error)) = &metrics {
+            tracing::error!(%error, "Metrics are not served.");
+        }
         let checkpoints = Checkpoints::open(&config.agent.runtime_dir);
         let checkpoints = checkpoints
             .inspect_err(|error| tracing::warn!(%error, "No target has a checkpoint."))
@@ -229,6 +237,7 @@ impl Agent {
             sources,
             config,
             started,
+            metrics,
             source: report,
             begin,
             checkpoints,
@@ -272,6 +281,18 @@ impl Agent {
         let access = self.listener.access;
         tokio::spawn(socket::serve(listener, access, asked_sender, Arc::clone(&refusals)));
 
+        let (asked_pages, mut pages) = mpsc::channel(16);
+        let mut metrics_error = None;
+        match self.metrics.take() {
+            Some(Ok(listening)) => drop(tokio::spawn(async move {
+                if let Err(error) = metrics::server::serve(listening, asked_pages).await {
+                    tracing::error!(%error, "Metrics are not served.");
+                }
+            })),
+            Some(Err(error)) => metrics_error = Some(error.to_string()),
+            None => {}
+        }
+
         let mut manager = Manager::new(
             (self.host_format, self.extradata),
             self.checkpoints,
@@ -291,7 +312,13 @@ impl Agent {
             pump_stats: &self.pump_stats,
             kmsg_stats: &self.kmsg_stats,
             refusals: &refusals,
+            started_at: SystemTime::now(),
+            store_bytes: self.config.agent.store_bytes,
+            metrics_error,
         };
+        let mut progress = Progress::new(Instant::now());
+        let mut watchdog = Watchdog::of_this_service();
+        let turns = || control.turns(self.kmsg_thread.is_finished());
         // Records are captured and stored from here on, so the service is ready;
         // a target that has to wait for its network must not hold up the boot.
         // Not under systemd: then nobody is to be told.
@@ -310,10 +337,18 @@ impl Agent {
                         desk.serve(asked, &mut manager);
                     }
                 }
+                Some(asked) = pages.recv() => {
+                    progress.look(Instant::now(), turns());
+                    // A client that has gone away needs no answer.
+                    let _ = asked.answer.send(control.page(asked.question, &manager, &desk, &progress));
+                }
+                () = watchdog.due() => watchdog.tick(turns()),
                 () = desk.revert_level() => {}
                 () = flush_log(&mut programs_log) => {}
+                // At least once a second.
                 () = manager.work() => {}
             }
+            progress.look(Instant::now(), turns());
             if self.pump_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("pump"));
             }
@@ -338,6 +373,7 @@ impl Agent {
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);
+        self.config.agent.metrics.iter().for_each(metrics::server::remove);
         Ok(())
     }
 
@@ -378,9 +414,52 @@ struct ControlView<'a> {
     pump_stats: &'a PumpStats,
     kmsg_stats: &'a KmsgStats,
     refusals: &'a Refusals,
+    started_at: SystemTime,
+    store_bytes: usize,
+    metrics_error: Option<String>,
 }
 
 impl ControlView<'_> {
+    /// The turns of the data threads' loops, as they count them.
+    fn turns(&self, kmsg_ended: bool) -> Turns {
+        let kmsg = self.kmsg_stats;
+        // It counts what it reads, and its waits; a nap is neither, but follows one of them.
+        let kmsg = [&kmsg.read, &kmsg.wakeups, &kmsg.overwritten, &kmsg.malformed];
+        let kmsg = kmsg.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        [Some(self.pump_stats.rounds.load(Ordering::Relaxed)), (!kmsg_ended).then_some(kmsg)]
+    }
+
+    fn page(
+        &self,
+        question: Question,
+        manager: &Manager,
+        desk: &Desk,
+        progress: &Progress,
+    ) -> Page {
+        match question {
+            Question::Metrics => self.scrape(manager, desk, progress).page(),
+            Question::Health => metrics::view::health(progress),
+            Question::Ready => metrics::view::ready(progress, &self.status(manager, desk)),
+        }
+    }
+
+    fn scrape(&self, manager: &Manager, desk: &Desk, progress: &Progress) -> Scrape {
+        let Status { capture, refused, config_generation, config_error, .. } =
+            self.status(manager, desk);
+        Scrape {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started_at,
+            config_generation,
+            config_good: config_error.is_none(),
+            store_bytes: self.store_bytes,
+            capture,
+            programs: self.probes.map(Probes::runs).unwrap_or_default(),
+            refused,
+            still: progress.still(),
+            targets: manager.scrape(),
+        }
+    }
+
     fn status(&self, manager: &Manager, desk: &Desk) -> Status {
         let programs = self.probes.map(Probes::counters).unwrap_or_default();
         let (pump, kmsg) = (self.pump_stats, self.kmsg_stats);
@@ -416,6 +495,7 @@ impl ControlView<'_> {
             config_generation: desk.generation,
             removed: desk.removed.clone(),
             refused: self.refusals.read(),
+            metrics_error: self.metrics_error.clone(),
         }
     }
 }

@@ -186,6 +186,7 @@ fn needs_restart(now: &config::Agent, wanted: &config::Agent) -> Vec<String> {
         ("replay", now.replay != wanted.replay),
         ("runtime_dir", now.runtime_dir != wanted.runtime_dir),
         ("store", now.store_bytes != wanted.store_bytes),
+        ("metrics", now.metrics != wanted.metrics),
         ("ring", now.ring_bytes != wanted.ring_bytes),
     ];
     let changed = changed.into_iter().filter(|(_, changed)| *changed);

@@ -1,13 +1,14 @@
 //! One target in the care of the control thread: its state machine with the
 //! clock, the log and the memory that the machine itself does not have.
 
+pub(super) mod heal;
 mod tell;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::task::AbortHandle;
@@ -73,6 +74,12 @@ pub(super) struct Life {
     /// Records done with, and since when that has not changed with something in the socket.
     progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,
+    /// How long it could not send, each time that it could before.
+    pub(super) heals: heal::Heals,
+    /// When its state began.
+    pub(super) since: SystemTime,
+    /// Its wrong account was told.
+    told_imbalance: bool,
     /// Why it could not send the last time that it could not.
     last_error: Option<String>,
     log: Limited,
@@ -107,6 +114,9 @@ impl Life {
             keepalive_at: None,
             progress: (0, Instant::now()),
             history: VecDeque::with_capacity(HISTORY),
+            heals: heal::Heals::default(),
+            since: SystemTime::now(),
+            told_imbalance: false,
             last_error: None,
             log: Limited::to_bursts(LOG_BURST, LOG_EVERY),
         }

@@ -26,6 +26,7 @@ use self::{extradata::ExtraData, messages::Outgoing};
 use super::{
     life::{self, Life},
     link::PumpLink,
+    metrics::view::TargetScrape,
     netdev::NetdevChange,
     protocol::Reply,
     settings::HostFormat,
@@ -379,6 +380,7 @@ impl Manager {
             let ledger = life.shared.ledger.read();
             let stuck = life.is_stuck(now, &ledger, STUCK_AFTER);
             life.suspicion.sample(now, ledger.sent);
+            life.tell_imbalance();
             life.old_settings.retain(|old| Arc::strong_count(old) > 1);
             if *life.machine.state() == State::Draining {
                 busy = true;
@@ -458,6 +460,12 @@ impl Manager {
     #[must_use]
     pub fn status(&self) -> Vec<TargetStatus> {
         self.in_order().map(Life::status).collect()
+    }
+
+    /// What the targets' metrics are made of, in the order of the configuration.
+    #[must_use]
+    pub(super) fn scrape(&self) -> Vec<TargetScrape> {
+        self.in_order().map(Life::scrape).collect()
     }
 
     /// Logs the account of each target.

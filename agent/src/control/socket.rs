@@ -39,25 +39,55 @@ pub const REQUEST_MAX_BYTES: usize = 64 << 10;
 const BACKLOG: i32 = 128;
 const GROUP_FILE: &str = "/etc/group";
 
+/// Which socket it is, for what is said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketUse {
+    /// The control socket.
+    Control,
+    /// The one that `metrics` names.
+    Metrics,
+}
+
+impl SocketUse {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Control => "the control socket",
+            Self::Metrics => "the metrics' socket",
+        }
+    }
+
+    /// Its key in `[agent]`.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Control => "control_socket",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// Why the socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// It cannot be created.
-    #[error("cannot listen on the control socket {path}: {source}")]
+    #[error("cannot listen on {name} {path}: {source}", name = .of.name())]
     Bind {
+        /// Which one.
+        of: SocketUse,
         /// Its path.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
     /// The path belongs to something else.
-    #[error("{0} exists and is no socket; remove it, or set another `control_socket`")]
-    NoSocket(PathBuf),
+    #[error("{1} exists and is no socket; remove it, or set another `{key}`", key = .0.key())]
+    NoSocket(SocketUse, PathBuf),
     /// Another agent uses it.
     #[error(
-        "another agent answers on the control socket {0}; stop it, or set another `control_socket`"
+        "another agent answers on {name} {1}; stop it, or set another `{key}`",
+        name = .0.name(),
+        key = .0.key()
     )]
-    InUse(PathBuf),
+    InUse(SocketUse, PathBuf),
     /// No agent answers.
     #[error(
         "cannot reach the agent through {path}: {source} (is it running? `--socket` names another socket)"
@@ -116,14 +146,19 @@ pub struct Listening {
 /// # Errors
 /// If another agent answers there, or the path is taken by anything else or
 /// cannot be used.
-pub fn bind(path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
-    bind_with(path, group, Path::new(GROUP_FILE))
+pub fn bind(of: SocketUse, path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
+    bind_with(of, path, group, Path::new(GROUP_FILE))
 }
 
-fn bind_with(path: &Path, group: Option<&str>, groups: &Path) -> Result<Listening, SocketError> {
-    let failed = |source| SocketError::Bind { path: path.to_owned(), source };
+fn bind_with(
+    of: SocketUse,
+    path: &Path,
+    group: Option<&str>,
+    groups: &Path,
+) -> Result<Listening, SocketError> {
+    let failed = |source| SocketError::Bind { of, path: path.to_owned(), source };
     if UnixStream::connect(path).is_ok() {
-        return Err(SocketError::InUse(path.to_owned()));
+        return Err(SocketError::InUse(of, path.to_owned()));
     }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
@@ -132,7 +167,7 @@ fn bind_with(path: &Path, group: Option<&str>, groups: &Path) -> Result<Listenin
     if let Ok(there) = std::fs::symlink_metadata(path)
         && !there.file_type().is_socket()
     {
-        return Err(SocketError::NoSocket(path.to_owned()));
+        return Err(SocketError::NoSocket(of, path.to_owned()));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -144,9 +179,9 @@ fn bind_with(path: &Path, group: Option<&str>, groups: &Path) -> Result<Listenin
         Some(Ok(gid)) => Access::Group(gid),
         Some(Err(problem)) => {
             tracing::warn!(
-                control_socket = %path.display(),
+                socket = %path.display(),
                 problem,
-                "Only root can use the control socket."
+                "Only root can use {}.", of.name()
             );
             // Whatever of it was done.
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed)?;

@@ -4,6 +4,7 @@
 //! `status --json`; fields are only ever added. How it reads on a terminal is in [`screen`]
 //! (a line for each target) and [`text`] (everything).
 
+pub mod ledger;
 pub mod screen;
 pub mod text;
 
@@ -39,6 +40,9 @@ pub struct Status {
     /// What was refused at the control socket.
     #[serde(default)]
     pub refused: RefusedStatus,
+    /// Why metrics are not served although they are configured.
+    #[serde(default)]
+    pub metrics_error: Option<String>,
 }
 
 /// Clients and requests that were refused at the control socket, by reason.
@@ -264,6 +268,34 @@ impl Account {
     #[must_use]
     pub fn lost_total(&self) -> u64 {
         self.lost.values().sum()
+    }
+
+    /// The same with every term, for the log at the end.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let lost: Vec<_> =
+            self.lost.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let mut line = format!(
+            "seen {} = sent {} + filtered {} + lost {} + queued {} ({}), approximated {}, \
+             backfilled {}, doubled {}; packets {}; messages {}, lost {}",
+            self.seen,
+            self.sent,
+            self.filtered,
+            self.lost_total(),
+            self.queued,
+            lost.join(", "),
+            self.approximated,
+            self.backfilled,
+            self.doubled,
+            self.packets,
+            self.messages,
+            self.messages_lost
+        );
+        let _ = match (self.balances, self.unbalanced) {
+            (true, 0) => write!(line, "; balances"),
+            _ => write!(line, " -- {}", self.imbalance()),
+        };
+        line
     }
 
     /// What to say of an account that is, or was, wrong.

@@ -186,6 +186,9 @@ pub struct PumpParts {
 /// Numbers about the pump itself, for `status`.
 #[derive(Debug)]
 pub struct PumpStats {
+    /// Turns of its loop: at least one every 12.5 ms, whatever happens. The control thread
+    /// knows by it that the pump lives.
+    pub rounds: AtomicU64,
     /// Waits that ended.
     pub wakeups: AtomicU64,
     /// Records sent with estimated fields, of the sequencer.
@@ -206,6 +209,7 @@ pub struct PumpStats {
 impl Default for PumpStats {
     fn default() -> Self {
         Self {
+            rounds: AtomicU64::default(),
             wakeups: AtomicU64::default(),
             approximated: AtomicU64::default(),
             backfilled: AtomicU64::default(),

@@ -75,6 +75,25 @@ pub enum WaitKind {
 }
 
 impl WaitKind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Starting,
+        Self::NoDevice,
+        Self::DeviceDown,
+        Self::NoCarrier,
+        Self::AddressTentative,
+        Self::NoAddress,
+        Self::NoRoute,
+        Self::NeighbourUnresolved,
+        Self::NameUnresolved,
+        Self::Opening,
+        Self::BindBusy,
+        Self::OpenRefused,
+        Self::SocketDead,
+        Self::EgressImpossible,
+        Self::Unknown,
+    ];
+
     /// The name used in `status` and in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -112,6 +131,9 @@ pub enum State {
 }
 
 impl State {
+    /// The names of all states.
+    pub const NAMES: [&'static str; 4] = ["disabled", "waiting", "active", "draining"];
+
     /// The name used in `status`.
     #[must_use]
     pub fn name(&self) -> &'static str {

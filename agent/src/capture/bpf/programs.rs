@@ -111,7 +111,7 @@ pub struct Probes {
     /// Why the commit hooks cannot be used, if their layout is not known.
     pub(super) commit_unknown: Option<String>,
     pub(super) netdev_unknown: Option<String>,
-    attached: BTreeMap<&'static str, OwnedFd>,
+    pub(super) attached: BTreeMap<&'static str, OwnedFd>,
 }
 
 impl Probes {

@@ -34,6 +34,7 @@ capture = "auto"  # default
 replay = "resume"  # default
 runtime_dir = "/run/netconsole-agent"  # default
 store = "32MiB"  # /etc/agent.toml:2
+# metrics is not set  # default
 ring = "8MiB"  # default
 
 [target.x]

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 use super::{HISTORY, Life};
 use crate::{
     control::{
+        metrics::view::TargetScrape,
         status::{Account, EgressStatus, NextHopStatus, TargetStatus, TransitionStatus},
         way::WayOut,
     },
@@ -32,6 +33,10 @@ impl Life {
     /// Remembers a transition and logs it, if there was one.
     pub(in crate::control) fn note(&mut self, before: &State, cause: &str) {
         let after = self.machine.state();
+        self.heals.changed(Instant::now(), before, after);
+        if before.name() != after.name() {
+            self.since = SystemTime::now();
+        }
         let same = match (before, after) {
             (State::Waiting(before), State::Waiting(after)) => before.kind == after.kind,
             (before, after) => before == after,
@@ -99,11 +104,37 @@ impl Life {
         }
     }
 
+    /// Logs once if the account was wrong at any time.
+    pub(in crate::control) fn tell_imbalance(&mut self) {
+        let ledger = &self.shared.ledger;
+        if ledger.unbalanced() > 0 && !self.told_imbalance {
+            self.told_imbalance = true;
+            tracing::error!(
+                target_name = self.config.name.as_str(),
+                account = Account::from(&**ledger).in_full(),
+                "The target's account does not balance: a mistake in the agent, please report it."
+            );
+        }
+    }
+
+    /// What metrics are made of.
+    pub(in crate::control) fn scrape(&self) -> TargetScrape {
+        TargetScrape {
+            name: self.config.name.clone(),
+            state: self.machine.state().clone(),
+            since: self.since,
+            ledger: self.shared.ledger.read(),
+            unbalanced: self.shared.ledger.unbalanced(),
+            suspected: self.suspicion.records,
+            heals: self.heals.clone(),
+        }
+    }
+
     /// Logs what has become of the records.
     pub(in crate::control) fn log_account(&self) {
         tracing::info!(
             target_name = self.config.name.as_str(),
-            account = Account::from(&*self.shared.ledger).line(),
+            account = Account::from(&*self.shared.ledger).in_full(),
             "The target's final account."
         );
     }

@@ -30,7 +30,8 @@ impl Served {
     fn start(group: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
-        let listening = bind(&folder.path().join("sock"), group).expect("bound");
+        let listening =
+            bind(SocketUse::Control, &folder.path().join("sock"), group).expect("bound");
         let refusals = Arc::new(Refusals::default());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let counters = Arc::clone(&refusals);
@@ -146,18 +147,21 @@ fn the_file_belongs_to_root_and_the_group_from_the_start() {
             println!("SKIPPED: not root");
             continue;
         }
-        let listening = bind_with(&path, group, &groups).expect("bound");
+        let listening = bind_with(SocketUse::Control, &path, group, &groups).expect("bound");
         assert_eq!(listening.access, access);
         let file = std::fs::metadata(&path).expect("the socket");
         assert_eq!(file.mode() & 0o777, mode, "{group:?}");
         assert!(!is_root || file.gid() == gid, "{group:?}");
-        assert!(matches!(bind_with(&path, group, &groups), Err(SocketError::InUse(_))));
+        assert!(matches!(
+            bind_with(SocketUse::Control, &path, group, &groups),
+            Err(SocketError::InUse(..))
+        ));
     }
     // Before its mode is set, it is its owner's alone, whatever the umask.
     let bare = folder.path().join("bare");
     let _listener = listen(&bare).expect("listening");
     assert_eq!(std::fs::metadata(&bare).expect("the socket").mode() & 0o177, 0);
-    assert!(matches!(bind(&groups, None), Err(SocketError::NoSocket(_))));
+    assert!(matches!(bind(SocketUse::Control, &groups, None), Err(SocketError::NoSocket(..))));
 }
 
 #[test]

@@ -266,6 +266,9 @@ impl Status {
         if let Some(error) = self.config_error.as_ref().and_then(|error| error.lines().next()) {
             head.push(format!("configuration NOT IN USE: {error}"));
         }
+        if let Some(error) = &self.metrics_error {
+            head.push(format!("metrics NOT SERVED: {error}"));
+        }
         if !self.removed.is_empty() {
             head.push(format!("targets removed live: {}", self.removed.join(", ")));
         }

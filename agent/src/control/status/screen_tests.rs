@@ -72,6 +72,7 @@ fn status() -> Status {
         config_generation: 1,
         removed: Vec::new(),
         refused: RefusedStatus::default(),
+        metrics_error: None,
     }
 }
 

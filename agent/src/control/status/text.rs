@@ -39,6 +39,9 @@ impl Status {
         if let Some(error) = &self.config_error {
             let _ = writeln!(text, "configuration NOT IN USE: {error}");
         }
+        if let Some(error) = &self.metrics_error {
+            let _ = writeln!(text, "metrics NOT SERVED: {error}");
+        }
         if let Some(line) = self.refused.line() {
             let _ = writeln!(text, "{line}");
         }

@@ -1,0 +1,532 @@
+//! Every metric, once: name, type, labels, meaning, and where its values come from.
+//!
+//! Every reason and every state has its series from the first scrape on, at 0 if it has not
+//! happened: what appears only when something goes wrong cannot be seen to rise.
+
+use std::fmt::{self, Write as _};
+
+use prometheus_client::{
+    encoding::{EncodeGaugeValue, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use super::view::{Scrape, TargetScrape, unix_s};
+use crate::{
+    control::progress::THREADS,
+    ledger::{Ledger, LostReason},
+    target::state::{State, WaitKind},
+};
+
+/// Begins every name.
+pub const PREFIX: &str = "netconsole_agent";
+
+/// Type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, until the agent restarts; its name ends in `_total`.
+    Counter,
+    /// May rise and fall.
+    Gauge,
+    /// Counts by size; with `_bucket`, `_sum` and `_count`.
+    Histogram,
+    /// Always 1, with what is to be known in its labels; its name ends in `_info`.
+    Info,
+}
+
+impl Kind {
+    pub(super) fn metric_type(self) -> MetricType {
+        match self {
+            Self::Counter => MetricType::Counter,
+            Self::Gauge => MetricType::Gauge,
+            Self::Histogram => MetricType::Histogram,
+            Self::Info => MetricType::Info,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// Unit of a metric; it is part of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BaseUnit {
+    Seconds,
+    Bytes,
+}
+
+impl From<BaseUnit> for Unit {
+    fn from(unit: BaseUnit) -> Self {
+        match unit {
+            BaseUnit::Seconds => Self::Seconds,
+            BaseUnit::Bytes => Self::Bytes,
+        }
+    }
+}
+
+/// A metric with its series.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name without prefix, unit and what its type adds.
+    pub(super) name: &'static str,
+    pub(super) unit: Option<BaseUnit>,
+    pub(super) kind: Kind,
+    /// The labels of each series.
+    pub labels: &'static [&'static str],
+    /// What it means, in one sentence.
+    pub help: &'static str,
+    pub(super) samples: fn(&Scrape, &mut Samples<'_>) -> fmt::Result,
+}
+
+impl Family {
+    /// Its name as it is queried; for a histogram without `_bucket`, `_sum` or `_count`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        let mut name = format!("{PREFIX}_{}", self.name);
+        if let Some(unit) = self.unit {
+            name = format!("{name}_{}", Unit::from(unit).as_str());
+        }
+        match self.kind {
+            Kind::Counter => name + "_total",
+            Kind::Info => name + "_info",
+            Kind::Gauge | Kind::Histogram => name,
+        }
+    }
+}
+
+const TARGET: &[&str] = &["target"];
+const NONE: &[&str] = &[];
+
+const fn of_target(
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>) -> fmt::Result,
+) -> Family {
+    Family { name, unit: None, kind, labels: TARGET, help, samples }
+}
+
+const fn of_agent(
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>) -> fmt::Result,
+) -> Family {
+    Family { name, unit: None, kind, labels: NONE, help, samples }
+}
+
+/// All of them, in the order of the exposition.
+pub static FAMILIES: &[Family] = &[
+    Family {
+        labels: &["version"],
+        ..of_agent("build", Kind::Info, "The agent's version.", |scrape, to| {
+            to.info(&[("version", scrape.version)])
+        })
+    },
+    Family {
+        unit: Some(BaseUnit::Seconds),
+        ..of_agent(
+            "start_time",
+            Kind::Gauge,
+            "When the agent started, as Unix time.",
+            |scrape, to| to.gauge(&[], unix_s(scrape.started)),
+        )
+    },
+    of_agent(
+        "config_generation",
+        Kind::Gauge,
+        "How often a configuration has come into use: 1 for that of the start.",
+        |scrape, to| to.gauge(&[], scrape.config_generation),
+    ),
+    of_agent(
+        "config_last_reload_successful",
+        Kind::Gauge,
+        "1 if the configuration that was read last is in use, 0 if it was refused.",
+        |scrape, to| to.gauge(&[], u64::from(scrape.config_good)),
+    ),
+    Family {
+        labels: &["thread"],
+        ..of_agent(
+            "thread_progressing",
+            Kind::Gauge,
+            "1 as long as the data thread makes progress (or is not needed any more).",
+            |scrape, to| {
+                for (thread, still) in THREADS.into_iter().zip(scrape.still) {
+                    to.gauge(&[("thread", thread)], u64::from(!still))?;
+                }
+                Ok(())
+            },
+        )
+    },
+    Family {
+        unit: Some(BaseUnit::Bytes),
+        ..of_agent("store_size", Kind::Gauge, "Size of the record store.", |scrape, to| {
+            to.gauge(&[], scrape.store_bytes as u64)
+        })
+    },
+    Family {
+        labels: &["source", "hook"],
+        ..of_agent("capture_source", Kind::Info, "The source of records in use.", |scrape, to| {
+            let hook = scrape.capture.hook.as_deref().unwrap_or("none");
+            to.info(&[("source", &scrape.capture.source), ("hook", hook)])
+        })
+    },
+    of_agent(
+        "capture_records",
+        Kind::Counter,
+        "Records that the programs wrote to the ring.",
+        |scrape, to| to.counter(&[], scrape.capture.captured),
+    ),
+    of_agent(
+        "capture_ring_full",
+        Kind::Counter,
+        "Records that found the programs' ring full.",
+        |scrape, to| to.counter(&[], scrape.capture.ring_full),
+    ),
+    of_agent(
+        "capture_read_errors",
+        Kind::Counter,
+        "Reads of kernel memory by the programs that failed.",
+        |scrape, to| to.counter(&[], scrape.capture.read_errors),
+    ),
+    of_agent(
+        "capture_recursion_misses",
+        Kind::Counter,
+        "Runs of a program that the kernel skipped, because it was running already.",
+        |scrape, to| to.counter(&[], scrape.capture.recursion_misses),
+    ),
+    of_agent(
+        "capture_approximated_records",
+        Kind::Counter,
+        "Captured records whose level and time are estimates.",
+        |scrape, to| to.counter(&[], scrape.capture.approximated),
+    ),
+    of_agent(
+        "capture_backfilled_records",
+        Kind::Counter,
+        "Records that the programs did not deliver and /dev/kmsg did.",
+        |scrape, to| to.counter(&[], scrape.capture.backfilled),
+    ),
+    of_agent(
+        "capture_replayed_records",
+        Kind::Counter,
+        "Records that were logged before the start.",
+        |scrape, to| to.counter(&[], scrape.capture.replayed),
+    ),
+    of_agent(
+        "capture_malformed",
+        Kind::Counter,
+        "Items of the programs' ring that were no record.",
+        |scrape, to| to.counter(&[], scrape.capture.malformed),
+    ),
+    of_agent(
+        "capture_mismatched",
+        Kind::Counter,
+        "Records whose two halves had different texts.",
+        |scrape, to| to.counter(&[], scrape.capture.mismatched),
+    ),
+    of_agent("kmsg_records_read", Kind::Counter, "Records read from /dev/kmsg.", |scrape, to| {
+        to.counter(&[], scrape.capture.kmsg_read)
+    }),
+    of_agent(
+        "kmsg_overwritten",
+        Kind::Counter,
+        "Times the kernel overwrote what /dev/kmsg would have shown next.",
+        |scrape, to| to.counter(&[], scrape.capture.kmsg_overwritten),
+    ),
+    of_agent(
+        "kmsg_failed",
+        Kind::Gauge,
+        "1 if reading /dev/kmsg failed for good.",
+        |scrape, to| to.gauge(&[], u64::from(scrape.capture.kmsg_failed.is_some())),
+    ),
+    of_agent(
+        "thread_wakeups",
+        Kind::Counter,
+        "Waits of the data threads that ended.",
+        |scrape, to| to.counter(&[], scrape.capture.wakeups),
+    ),
+    Family {
+        labels: &["program"],
+        ..of_agent(
+            "program_runs",
+            Kind::Counter,
+            "Runs of an eBPF program; the kernel counts only with kernel.bpf_stats_enabled=1.",
+            |scrape, to| {
+                for program in &scrape.programs {
+                    to.counter(&[("program", program.name)], program.runs)?;
+                }
+                Ok(())
+            },
+        )
+    },
+    Family {
+        labels: &["program"],
+        unit: Some(BaseUnit::Seconds),
+        ..of_agent(
+            "program_run_time",
+            Kind::Counter,
+            "Time in an eBPF program; the kernel counts only with kernel.bpf_stats_enabled=1.",
+            |scrape, to| {
+                for program in &scrape.programs {
+                    to.counter_s(&[("program", program.name)], program.time.as_secs_f64())?;
+                }
+                Ok(())
+            },
+        )
+    },
+    Family {
+        labels: &["reason"],
+        ..of_agent(
+            "control_refused",
+            Kind::Counter,
+            "Clients and requests refused at the control socket.",
+            |scrape, to| {
+                let refused = scrape.refused;
+                to.counter(&[("reason", "not_allowed")], refused.not_allowed)?;
+                to.counter(&[("reason", "malformed")], refused.malformed)?;
+                to.counter(&[("reason", "too_many_clients")], refused.too_many_clients)
+            },
+        )
+    },
+    Family {
+        labels: &["target", "state"],
+        ..of_target(
+            "target_state",
+            Kind::Gauge,
+            "1 for the state that the target is in: disabled, waiting, active or draining.",
+            |scrape, to| {
+                for target in &scrape.targets {
+                    for state in State::NAMES {
+                        let is_it = u64::from(target.state.name() == state);
+                        to.gauge(&[("target", &target.name), ("state", state)], is_it)?;
+                    }
+                }
+                Ok(())
+            },
+        )
+    },
+    Family {
+        labels: &["target", "reason"],
+        ..of_target(
+            "target_waiting",
+            Kind::Gauge,
+            "1 for what a waiting target waits for.",
+            |scrape, to| {
+                for target in &scrape.targets {
+                    for kind in WaitKind::ALL {
+                        let is_it =
+                            matches!(&target.state, State::Waiting(now) if now.kind == kind);
+                        let labels = [("target", target.name.as_str()), ("reason", kind.name())];
+                        to.gauge(&labels, u64::from(is_it))?;
+                    }
+                }
+                Ok(())
+            },
+        )
+    },
+    Family {
+        unit: Some(BaseUnit::Seconds),
+        ..of_target(
+            "target_state_since_timestamp",
+            Kind::Gauge,
+            "When the target's state began, as Unix time.",
+            |scrape, to| {
+                each(scrape, |target| to.gauge(&[("target", &target.name)], unix_s(target.since)))
+            },
+        )
+    },
+    Family {
+        unit: Some(BaseUnit::Seconds),
+        ..of_target(
+            "target_heal_duration",
+            Kind::Histogram,
+            "Outages that are over: from leaving active to being active again, switches by operators left out.",
+            |scrape, to| each(scrape, |target| to.histogram(&[("target", &target.name)], target)),
+        )
+    },
+    of_target(
+        "records_seen",
+        Kind::Counter,
+        "Records that the target has been responsible for: sent, filtered, lost, waiting or in flight.",
+        |scrape, to| to.of_ledgers(scrape, Ledger::seen),
+    ),
+    of_target(
+        "records_sent",
+        Kind::Counter,
+        "Records that the kernel took whole.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.sent),
+    ),
+    of_target(
+        "records_filtered",
+        Kind::Counter,
+        "Records left out on purpose: level, facility, filter, rate.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.filtered),
+    ),
+    Family {
+        labels: &["target", "reason"],
+        ..of_target("records_lost", Kind::Counter, "Records lost, by reason.", |scrape, to| {
+            for target in &scrape.targets {
+                for reason in LostReason::ALL {
+                    let labels = [("target", target.name.as_str()), ("reason", reason.name())];
+                    to.counter(&labels, target.ledger.lost[reason as usize])?;
+                }
+            }
+            Ok(())
+        })
+    },
+    of_target(
+        "records_waiting",
+        Kind::Gauge,
+        "Records in the store that the target has still to send.",
+        |scrape, to| {
+            each(scrape, |target| to.gauge(&[("target", &target.name)], target.ledger.waiting))
+        },
+    ),
+    of_target(
+        "records_in_flight",
+        Kind::Gauge,
+        "Records handed to the socket whose fate is not known yet.",
+        |scrape, to| {
+            each(scrape, |target| to.gauge(&[("target", &target.name)], target.ledger.in_flight))
+        },
+    ),
+    of_target(
+        "records_approximated",
+        Kind::Counter,
+        "Of the sent records, those whose level and time are estimates.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.approximated),
+    ),
+    of_target(
+        "records_backfilled",
+        Kind::Counter,
+        "Of the sent records, those read from /dev/kmsg because the programs did not deliver them.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.backfilled),
+    ),
+    of_target(
+        "records_doubled",
+        Kind::Counter,
+        "Of the sent records, those of which a part left more than once.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.doubled),
+    ),
+    of_target(
+        "records_suspected",
+        Kind::Counter,
+        "Of the sent records, those that may have gone to a MAC address which was no longer the right one.",
+        |scrape, to| {
+            each(scrape, |target| to.counter(&[("target", &target.name)], target.suspected))
+        },
+    ),
+    of_target(
+        "ledger_unbalanced",
+        Kind::Counter,
+        "Times the target's account was wrong (seen = sent + filtered + lost + waiting + in flight); a mistake in the agent.",
+        |scrape, to| {
+            each(scrape, |target| to.counter(&[("target", &target.name)], target.unbalanced))
+        },
+    ),
+    of_target(
+        "packets",
+        Kind::Counter,
+        "Packets handed to the way out; what a retired socket gave back counts again.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.packets),
+    ),
+    of_target(
+        "messages_sent",
+        Kind::Counter,
+        "Messages (of operators, keepalives, notices) that the kernel took; they are no records.",
+        |scrape, to| to.of_ledgers(scrape, |ledger| ledger.messages),
+    ),
+    of_target("messages_lost", Kind::Counter, "Messages that could not be sent.", |scrape, to| {
+        to.of_ledgers(scrape, |ledger| ledger.messages_lost)
+    }),
+];
+
+fn each(scrape: &Scrape, sample: impl FnMut(&TargetScrape) -> fmt::Result) -> fmt::Result {
+    scrape.targets.iter().try_for_each(sample)
+}
+
+type Labels<'a> = [(&'a str, &'a str)];
+
+/// Takes the series of one metric.
+pub(super) struct Samples<'a> {
+    labels: &'static [&'static str],
+    metric: MetricEncoder<'a>,
+}
+
+impl<'a> Samples<'a> {
+    pub(super) fn new(family: &Family, metric: MetricEncoder<'a>) -> Self {
+        Self { labels: family.labels, metric }
+    }
+
+    /// Writes one series.
+    fn series(
+        &mut self,
+        labels: &Labels<'_>,
+        write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.labels), "{labels:?}");
+        if labels.is_empty() {
+            return write(&mut self.metric);
+        }
+        write(&mut self.metric.encode_family(&labels)?)
+    }
+
+    fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
+        self.series(labels, |metric| metric.encode_counter::<NoLabelSet, _, f64>(&value, None))
+    }
+
+    fn counter_s(&mut self, labels: &Labels<'_>, seconds: f64) -> fmt::Result {
+        self.series(labels, |metric| metric.encode_counter::<NoLabelSet, _, f64>(&seconds, None))
+    }
+
+    fn gauge(&mut self, labels: &Labels<'_>, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.series(labels, |metric| metric.encode_gauge(&value))
+    }
+
+    fn info(&mut self, labels: &Labels<'_>) -> fmt::Result {
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.labels), "{labels:?}");
+        self.metric.encode_info(&labels)
+    }
+
+    fn histogram(&mut self, labels: &Labels<'_>, target: &TargetScrape) -> fmt::Result {
+        let heals = &target.heals;
+        self.series(labels, |metric| {
+            let sum = heals.total().as_secs_f64();
+            metric.encode_histogram::<NoLabelSet>(sum, heals.count(), &heals.buckets(), None)
+        })
+    }
+
+    fn of_ledgers(&mut self, scrape: &Scrape, value: impl Fn(&Ledger) -> u64) -> fmt::Result {
+        each(scrape, |target| self.counter(&[("target", &target.name)], value(&target.ledger)))
+    }
+}
+
+/// The documentation of all metrics, as a table of Markdown.
+#[must_use]
+pub fn table() -> String {
+    let mut text = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for family in FAMILIES {
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            family.full_name(),
+            family.kind.name(),
+            labels.join(", "),
+            family.help.trim_end_matches('.')
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "families_tests.rs"]
+mod tests;
