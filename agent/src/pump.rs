@@ -36,6 +36,7 @@ use crate::{
         sequencer::{Progress, RecordRing as _, Sequencer},
         wait::{Waiter, now_ns, want_precise_naps},
     },
+    clock::{self, Suspended},
     egress::Egress,
     extradata::CgroupNames,
     handover::PumpEnd,
@@ -81,6 +82,7 @@ pub struct Pump {
     cgroups: Cache<Arc<ArcSwap<CgroupNames>>, Arc<CgroupNames>>,
     unnamed: Unnamed,
     stats: Arc<PumpStats>,
+    suspended: Suspended,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
@@ -112,6 +114,7 @@ impl Pump {
             encoder: Encoder::new(),
             cgroups: Cache::new(cgroups),
             unnamed: Unnamed::new(unnamed),
+            suspended: Suspended::of_this_host(),
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
@@ -131,6 +134,7 @@ impl Pump {
         want_precise_naps();
         loop {
             let now = now_ns();
+            self.suspended.look(now, clock::boot_ns());
             self.obey(now);
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);

@@ -68,8 +68,8 @@ pub(super) struct Life {
     /// Why a better way out is not used.
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
-    /// When the next keepalive is due.
-    pub(super) keepalive_at: Option<Instant>,
+    /// When the next keepalive is due, since the boot: see [`crate::clock`].
+    pub(super) keepalive_at: Option<Duration>,
     /// Records done with, and since when that has not changed with something in the socket.
     progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,

@@ -4,13 +4,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
 
 use super::Manager;
 use crate::{
+    clock,
     control::{
         life::Life,
         protocol::Reply,
@@ -66,6 +67,11 @@ impl Outgoing {
 /// A number that nobody can guess and no other host draws.
 pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+/// When a target whose keepalives begin now sends the first by the clock, since the boot.
+pub(super) fn first_keepalive(interval: Duration) -> Duration {
+    clock::since_boot().saturating_add(keepalive::first(interval, random()))
 }
 
 impl Manager {
@@ -153,20 +159,21 @@ impl Manager {
     pub(super) fn activated(&mut self, target: usize) {
         let Some(life) = self.lives.get_mut(&target) else { return };
         if let Some(interval) = life.config.keepalive {
-            life.keepalive_at = Some(Instant::now() + keepalive::first(interval, random()));
+            life.keepalive_at = Some(first_keepalive(interval));
             self.send_keepalive(target);
         }
     }
 
-    /// Sends the keepalives that are due.
-    pub(super) fn keep_alive(&mut self, now: Instant) {
+    /// Sends the keepalives that are due, after a suspend at once. `now` is time since the boot.
+    pub(super) fn keep_alive(&mut self, now: Duration) {
         for target in self.ids() {
             let Some(life) = self.lives.get_mut(&target) else { continue };
             if life.keepalive_at.is_none_or(|at| at > now) {
                 continue;
             }
             let interval = life.config.keepalive;
-            life.keepalive_at = interval.map(|interval| now + keepalive::next(interval, random()));
+            life.keepalive_at =
+                interval.map(|interval| now.saturating_add(keepalive::next(interval, random())));
             if life.is_active() && interval.is_some() {
                 self.send_keepalive(target);
             }
@@ -175,7 +182,7 @@ impl Manager {
 
     fn send_keepalive(&mut self, target: usize) {
         let Some(life) = self.lives.get(&target) else { return };
-        let uptime = self.started.elapsed();
+        let uptime = clock::since_boot().saturating_sub(self.started);
         let text = with_sender(life, |sender| message::keepalive(uptime, sender));
         if self.messages.held < MESSAGES_MAX
             && let Ok(payload) = compose(life, Kind::Keepalive, &text)

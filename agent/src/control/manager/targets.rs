@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Asked, Manager, RESOLVE_PATIENCE, messages::random};
+use super::{Asked, Manager, RESOLVE_PATIENCE, messages::first_keepalive};
 use crate::{
     config,
     control::{
@@ -13,7 +13,6 @@ use crate::{
         settings::{Prepared, SettingsError, SettingsMaker, wanted_of},
     },
     extradata::HostValues,
-    message::keepalive,
     pump::{Command, TARGETS_MAX},
     target::{
         TargetSettings,
@@ -117,8 +116,7 @@ impl Manager {
         let was_enabled = life.config.enabled;
         let same_way = life.config.has_same_way(wanted);
         if life.config.keepalive != wanted.keepalive {
-            let first = |interval| Instant::now() + keepalive::first(interval, random());
-            life.keepalive_at = wanted.keepalive.map(first);
+            life.keepalive_at = wanted.keepalive.map(first_keepalive);
         }
         life.configure(wanted.clone());
         // What an operator switched stays so, unless the configuration now says otherwise.
