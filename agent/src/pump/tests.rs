@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod far;
 mod live;
 
 const SLOT_BYTES: usize = 2048;

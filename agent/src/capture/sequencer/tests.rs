@@ -11,6 +11,8 @@ use rtrb::RingBuffer;
 
 use super::*;
 
+mod far;
+
 const BASE: u64 = 4096;
 
 /// A ring in plain memory that checks the reader's manners.
