@@ -20,7 +20,7 @@ use super::{
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
     socket::{self, Asked, Refusals},
-    status::{CaptureStatus, Status},
+    status::{CaptureStatus, ShedStatus, Status},
 };
 use crate::{
     capture::{
@@ -363,6 +363,7 @@ impl ControlView<'_> {
                 first_seq: self.first_seq,
                 captured: programs.captured,
                 ring_full: programs.ring_full,
+                shed: ShedStatus::new(programs.shed),
                 read_errors: programs.read_error,
                 recursion_misses: programs.recursion_misses,
                 kmsg_read: kmsg.read.load(Ordering::Relaxed),
