@@ -8,7 +8,10 @@
 
 mod account;
 mod basic;
+mod clocks;
+mod contexts;
 mod extended;
+mod overload;
 #[cfg(test)]
 mod tests;
 
@@ -121,7 +124,11 @@ impl<'a> Evidence<'a> {
             outcomes.push((format!("{phase}/agent/frames"), verdict(self.agent_frames(base))));
             let result = self.agent_account(phase, base);
             outcomes.push((format!("{phase}/agent/account"), verdict(result)));
+            outcomes.push((format!("{phase}/contexts"), verdict(self.contexts(phase))));
         }
+        outcomes.push(("overload/agent/order".to_owned(), verdict(self.overload())));
+        outcomes.push(("clocks/agent/all".to_owned(), verdict(self.clocks_all())));
+        outcomes.push(("clocks/agent/limited".to_owned(), verdict(self.clocks_limited())));
         outcomes
     }
 
