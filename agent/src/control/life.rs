@@ -17,6 +17,7 @@ use crate::{
     cli::logging::Limited,
     config,
     ledger::Ledger,
+    message::keepalive,
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
     netconsole::HostLines,
@@ -68,8 +69,7 @@ pub(super) struct Life {
     /// Why a better way out is not used.
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
-    /// When the next keepalive is due, since the boot: see [`crate::clock`].
-    pub(super) keepalive_at: Option<Duration>,
+    pub(super) keepalives: keepalive::Schedule,
     /// Records done with, and since when that has not changed with something in the socket.
     progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,
@@ -104,7 +104,7 @@ impl Life {
             former: None,
             fallback_reason: None,
             suspicion: Suspicion::default(),
-            keepalive_at: None,
+            keepalives: keepalive::Schedule::default(),
             progress: (0, Instant::now()),
             history: VecDeque::with_capacity(HISTORY),
             last_error: None,

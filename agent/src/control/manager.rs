@@ -162,8 +162,8 @@ impl Manager {
         let timers = self.lives.values().flat_map(|life| life.timers.values().copied());
         let (now, boot) = (Instant::now(), clock::since_boot());
         // The timer stands still in suspend, but not for longer than the tick takes after it.
-        let keepalives = self.lives.values().filter_map(|life| life.keepalive_at);
-        let keepalives = keepalives.filter_map(|at| now.checked_add(at.saturating_sub(boot)));
+        let keepalives = self.lives.values().filter_map(|life| life.keepalives.left(boot));
+        let keepalives = keepalives.filter_map(|left| now.checked_add(left));
         let names =
             self.lives.values().filter_map(|life| life.name.as_ref()).map(NameState::next_at);
         timers.chain(keepalives).chain(names).chain([self.tick_at]).min().unwrap_or(self.tick_at)

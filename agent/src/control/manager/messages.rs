@@ -21,7 +21,7 @@ use crate::{
         },
     },
     egress::EgressKind,
-    message::{self, Kind, compose_into, keepalive, nonce_text},
+    message::{self, Kind, compose_into, nonce_text},
     netconsole::{DATAGRAM_MAX_BYTES, FormatKind, decode::parse_record},
     pump::{
         Command,
@@ -67,11 +67,6 @@ impl Outgoing {
 /// A number that nobody can guess and no other host draws.
 pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// When a target whose keepalives begin now sends the first by the clock, since the boot.
-pub(super) fn first_keepalive(interval: Duration) -> Duration {
-    clock::since_boot().saturating_add(keepalive::first(interval, random()))
 }
 
 impl Manager {
@@ -158,8 +153,8 @@ impl Manager {
     /// A target has begun to send.
     pub(super) fn activated(&mut self, target: usize) {
         let Some(life) = self.lives.get_mut(&target) else { return };
-        if let Some(interval) = life.config.keepalive {
-            life.keepalive_at = Some(first_keepalive(interval));
+        life.keepalives.begin(life.config.keepalive, clock::since_boot(), random());
+        if life.config.keepalive.is_some() {
             self.send_keepalive(target);
         }
     }
@@ -168,13 +163,7 @@ impl Manager {
     pub(super) fn keep_alive(&mut self, now: Duration) {
         for target in self.ids() {
             let Some(life) = self.lives.get_mut(&target) else { continue };
-            if life.keepalive_at.is_none_or(|at| at > now) {
-                continue;
-            }
-            let interval = life.config.keepalive;
-            life.keepalive_at =
-                interval.map(|interval| now.saturating_add(keepalive::next(interval, random())));
-            if life.is_active() && interval.is_some() {
+            if life.keepalives.take(life.config.keepalive, now, random()) && life.is_active() {
                 self.send_keepalive(target);
             }
         }

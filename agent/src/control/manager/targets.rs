@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Asked, Manager, RESOLVE_PATIENCE, messages::first_keepalive};
+use super::{Asked, Manager, RESOLVE_PATIENCE, messages::random};
 use crate::{
-    config,
+    clock, config,
     control::{
         life::Life,
         protocol::Reply,
@@ -116,7 +116,7 @@ impl Manager {
         let was_enabled = life.config.enabled;
         let same_way = life.config.has_same_way(wanted);
         if life.config.keepalive != wanted.keepalive {
-            life.keepalive_at = wanted.keepalive.map(first_keepalive);
+            life.keepalives.begin(wanted.keepalive, clock::since_boot(), random());
         }
         life.configure(wanted.clone());
         // What an operator switched stays so, unless the configuration now says otherwise.

@@ -11,9 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{DISTURBER_CPU, LIMIT, WRITER_CPU, join, on_thread, say, set, sysrq_help, tool, write};
+use super::{
+    DISTURBER_CPU, LIMIT, PIECES, WRITER_CPU, join, on_thread, say, set, settle, sysrq_help, tool,
+    write,
+};
 
 const TRACING: &str = "/sys/kernel/tracing";
 /// Functions on the way of a record, the best first: in `printk_sprint` its place in the ring
@@ -34,6 +37,10 @@ const KEY_H: u8 = 0x23;
 const KEY_L: u8 = 0x26;
 const KEY_P: u8 = 0x19;
 const LET_GO: u8 = 0x80;
+
+/// Records that are a piece of a broken text.
+const PIECES_WANTED: u64 = 3;
+const PIECES_ROUNDS_MAX: u32 = 30;
 
 /// Allows what the records need.
 pub(super) fn prepare() -> Result<()> {
@@ -156,9 +163,22 @@ fn command(file: &Path, command: &str) -> Result<()> {
     written.with_context(|| format!("write {command} to {}", file.display()))
 }
 
-/// Two CPUs print texts in pieces at the same time, so that each breaks up the other's; the
-/// state of the memory is another such text.
+/// Two CPUs print texts in pieces at the same time until one has broken up the other's, which
+/// is up to chance.
 fn continuations_of_two_cpus() -> Result<()> {
+    let before = PIECES.load(Ordering::Relaxed);
+    for _ in 0..PIECES_ROUNDS_MAX {
+        both_cpus_print_pieces()?;
+        settle()?;
+        if PIECES.load(Ordering::Relaxed) >= before + PIECES_WANTED {
+            return Ok(());
+        }
+    }
+    bail!("no text in pieces was broken up in {PIECES_ROUNDS_MAX} rounds")
+}
+
+/// The help of sysrq comes in thirty pieces, the state of the memory in more.
+fn both_cpus_print_pieces() -> Result<()> {
     let start = Arc::new(AtomicBool::new(false));
     let on_cpu = |cpu: usize| {
         let start = Arc::clone(&start);

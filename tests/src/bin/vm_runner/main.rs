@@ -43,6 +43,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The seq of the newest record that the reference has seen.
 static NEWEST_SEQ: AtomicU64 = AtomicU64::new(0);
+/// How many records it has seen that are pieces of a text another record broke up.
+static PIECES: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     if let Err(error) = run() {
@@ -97,6 +99,8 @@ fn reference(mut kmsg: File) -> Result<()> {
         let length = kmsg.read(&mut buffer).context("read /dev/kmsg")?;
         let record = String::from_utf8_lossy(&buffer[..length]).into_owned();
         let seq = record.split(',').nth(1).and_then(|seq| seq.parse().ok());
+        let flags = record.split([',', ';']).nth(3);
+        PIECES.fetch_add(u64::from(flags == Some("c")), Ordering::Relaxed);
         say(&format!("KMSG {}", record.replace('\n', "\\n")));
         NEWEST_SEQ.store(seq.with_context(|| format!("no seq in {record:?}"))?, Ordering::Release);
     }

@@ -30,7 +30,7 @@ impl Evidence<'_> {
             ensure!(message.seq == *seq, "seq {} came instead of {seq}", message.seq);
             ensure!(message.body == *body, "seq {seq} is not the record");
         }
-        ensure!(keepalives.len() >= 2, "{} keepalives", keepalives.len());
+        ensure!(keepalives.len() >= 3, "{} keepalives", keepalives.len());
         Ok(format!(
             "{} records, {} keepalives, {suspended_s} s suspended",
             records.len(),
