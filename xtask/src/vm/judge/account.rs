@@ -19,6 +19,13 @@ struct Status {
 #[derive(Deserialize)]
 struct Capture {
     source: String,
+    /// Records that no program had a context of: seen by none, or where another CPU's record
+    /// came in between.
+    #[serde(default)]
+    without_context: u64,
+    /// Records that came from `/dev/kmsg` alone because the programs did not deliver them.
+    #[serde(default)]
+    backfilled: u64,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +49,13 @@ struct Account {
 }
 
 impl Evidence<'_> {
+    /// Of how many records the agent says that it does not know who printed them.
+    pub(super) fn told_without_context(&self, phase: &str) -> Result<u64> {
+        let text = self.report.info(&format!("status-{phase}"))?;
+        let status: Status = serde_json::from_str(text).context("the agent's status")?;
+        Ok(status.capture.without_context + status.capture.backfilled)
+    }
+
     /// Whether every record of the phase is accounted for as sent on each target.
     pub(super) fn agent_account(&self, phase: &str, base: u16) -> Result<String> {
         let text = self.report.info(&format!("status-{phase}"))?;

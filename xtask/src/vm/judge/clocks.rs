@@ -12,8 +12,6 @@ const PORT_ALL: u16 = 8063;
 const PORT_LIMITED: u16 = 8064;
 /// What the rate of the limited target lets through in a period.
 const RATE: usize = 5;
-/// A message of the agent's, in place of a header.
-const MESSAGE: &[u8] = b"netconsole-agent";
 
 impl Evidence<'_> {
     /// Whether every record was sent once and in order, and how many keepalives there were.
@@ -21,8 +19,8 @@ impl Evidence<'_> {
         let suspended_s = self.report.info("suspended")?;
         let records = self.report.phase(PHASE)?;
         let first = records.first().context("no records")?.seq;
-        let (keepalives, payloads): (Vec<&[u8]>, Vec<&[u8]>) =
-            self.payloads(PORT_ALL).into_iter().partition(|payload| payload.starts_with(MESSAGE));
+        let payloads = self.records_on(PORT_ALL);
+        let keepalives = self.payloads(PORT_ALL).len() - payloads.len();
         let sent = messages(&payloads, false)?;
         let mut ours = sent.iter().skip_while(|message| message.seq < first);
         for Record { seq, body, .. } in records {
@@ -30,12 +28,8 @@ impl Evidence<'_> {
             ensure!(message.seq == *seq, "seq {} came instead of {seq}", message.seq);
             ensure!(message.body == *body, "seq {seq} is not the record");
         }
-        ensure!(keepalives.len() >= 3, "{} keepalives", keepalives.len());
-        Ok(format!(
-            "{} records, {} keepalives, {suspended_s} s suspended",
-            records.len(),
-            keepalives.len()
-        ))
+        ensure!(keepalives >= 3, "{keepalives} keepalives");
+        Ok(format!("{} records, {keepalives} keepalives, {suspended_s} s suspended", records.len()))
     }
 
     /// Whether the rate let a period's worth through before the suspend, after it, and nothing
@@ -55,13 +49,10 @@ impl Evidence<'_> {
         });
         let wanted: BTreeSet<u64> = groups.concat().into_iter().collect();
         ensure!(wanted.len() == 2 * RATE, "the records for the rate were not logged");
-        let payloads: Vec<&[u8]> = self
-            .payloads(PORT_LIMITED)
-            .into_iter()
-            .filter(|payload| !payload.starts_with(MESSAGE))
-            .collect();
+        let first = records.first().map_or(0, |record| record.seq);
+        let sent = messages(&self.records_on(PORT_LIMITED), false)?;
         let sent: Vec<u64> =
-            messages(&payloads, false)?.iter().map(|message| message.seq).collect();
+            sent.iter().map(|message| message.seq).filter(|seq| *seq >= first).collect();
         let logged = records.iter().filter(of_rate).count();
         ensure!(
             sent.iter().copied().collect::<BTreeSet<u64>>() == wanted && sent.len() == wanted.len(),

@@ -45,7 +45,7 @@ impl Evidence<'_> {
         let text = self.report.info("status-overload")?;
         let status: Status = serde_json::from_str(text).context("the agent's status")?;
         let records = self.report.phase(PHASE)?;
-        let sent = messages(&self.payloads(PORT), false)?;
+        let sent = messages(&self.records_on(PORT), false)?;
         let seqs: BTreeSet<u64> = sent.iter().map(|message| message.seq).collect();
         ensure!(seqs.len() == sent.len(), "{} seqs came twice", sent.len() - seqs.len());
         let mut missing = BTreeMap::new();
