@@ -141,9 +141,28 @@ pub mod counter {
     pub const NETDEV: u32 = 4;
     /// Events of network devices that found their ring full.
     pub const NETDEV_FULL: u32 = 5;
+    /// Whole records that were left out because the ring was filling up, by level: the
+    /// first is [`super::SHED_MILDEST`]'s, the next one's level is one less.
+    pub const SHED: u32 = 6;
     /// Number of counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = SHED + super::SHED_LEVELS;
 }
+
+/// The mildest level: debug. It is sacrificed first.
+pub const SHED_MILDEST: u8 = 7;
+/// The severest level that is sacrificed while the ring still has room: warning. Errors and
+/// worse are written as long as there is any.
+pub const SHED_SEVEREST: u8 = 4;
+/// How many levels are sacrificed.
+pub const SHED_LEVELS: u32 = (SHED_MILDEST - SHED_SEVEREST) as u32 + 1;
+/// Sixteenths of the ring that may be in use for a record of [`SHED_MILDEST`] to be
+/// written; each level more severe may find one sixteenth more in use.
+///
+/// While the agent waits for a missing record it holds up to half of the ring back
+/// (`is_crowded` in `agent/src/capture/bpf/ring.rs`), which is no overload. Two sixteenths
+/// above that are for what comes in while it lets go. Above the last mark three sixteenths
+/// are left for errors and worse alone.
+pub const SHED_FROM_SIXTEENTHS: u32 = 10;
 
 /// Where the running kernel keeps the fields that the programs read; from its
 /// BTF. Offsets are in bytes from the start of the named struct.
@@ -210,6 +229,8 @@ pub struct Offsets {
     pub net_ns_inum: u32,
     /// Inode number of the agent's network namespace.
     pub own_netns_inum: u32,
+    /// A sixteenth of the ring `RECORDS` in bytes.
+    pub ring_sixteenth_bytes: u32,
 }
 
 #[cfg(feature = "user")]

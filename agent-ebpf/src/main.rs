@@ -3,7 +3,8 @@
 //! `printk_*` copy kernel log records into the ring buffer `RECORDS`, `netdev_*` copy
 //! events of network devices into `NETDEV_EVENTS`. Each program exists once per
 //! kind of hook; user space attaches one set and never two of the same job.
-//! The programs decide nothing: filtering, order and joining happen in the agent.
+//! The programs decide nothing but what is sacrificed while the ring fills up (`maps::shed`):
+//! filtering, order and joining happen in the agent.
 #![no_std]
 #![no_main]
 #![allow(

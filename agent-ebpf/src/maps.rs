@@ -1,10 +1,13 @@
 //! Maps, read-only globals, and the few operations on them.
 
-use agent_common::{DeviceInfo, Offsets, RecordHead, Sleeper, TEXT_ROOM_BYTES, counter};
+use agent_common::{
+    DeviceInfo, Offsets, RecordHead, SHED_FROM_SIXTEENTHS, SHED_MILDEST, SHED_SEVEREST, Sleeper,
+    TEXT_ROOM_BYTES, counter,
+};
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::bpf_ringbuf_output,
+    bindings::{BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query},
     macros::map,
     maps::{Array, PerCpuArray, RingBuf},
 };
@@ -27,6 +30,11 @@ pub(crate) static NETDEV_EVENTS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// The seq of the newest record that was written while it was still open. printk has one
+/// open record at most, the newest (`prb_reserve_in_last`, `printk_ringbuffer.c`).
+#[map]
+static OPEN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Scratch of the text programs: one entry per program, since an NMI may run one
 /// program in the middle of another on the same CPU.
@@ -83,12 +91,48 @@ pub(crate) fn count(index: u32) -> u64 {
     }
 }
 
-/// Writes `len_bytes` bytes from `record` to `RECORDS` and wakes the sleeper if there is one.
+/// Whether a whole record is to be left out, because the ring is filling up and what is left
+/// of it is for more severe ones. Then it is counted.
+///
+/// A record of which an earlier stage is in the ring is never left out: the agent would take
+/// that stage for the whole.
+#[inline(always)]
+pub(crate) fn shed(level: u8, seq: u64) -> bool {
+    if level < SHED_SEVEREST {
+        return false;
+    }
+    let milder = u32::from(SHED_MILDEST - (level & SHED_MILDEST));
+    let mark_bytes = offset!(ring_sixteenth_bytes) * u64::from(SHED_FROM_SIXTEENTHS + milder);
+    // SAFETY: the map is a ring buffer; the helper only reads its two positions.
+    let used_bytes = unsafe { bpf_ringbuf_query(RECORDS_PTR.cast(), u64::from(BPF_RB_AVAIL_DATA)) };
+    if used_bytes <= mark_bytes || OPEN.get(0).copied() == Some(seq) {
+        return false;
+    }
+    count(counter::SHED + milder);
+    true
+}
+
+/// Remembers that an early stage of a record was written. Two open records follow one
+/// another closely only if another CPU closes the first; then the second counts.
+#[inline(always)]
+pub(crate) fn opened(seq: u64) {
+    if let Some(open) = OPEN.get_ptr_mut(0) {
+        // SAFETY: the pointer comes from the map; the word is accessed as a whole.
+        unsafe {
+            if open.read_volatile() < seq {
+                open.write_volatile(seq);
+            }
+        }
+    }
+}
+
+/// Writes `len_bytes` bytes from `record` to `RECORDS` and wakes the sleeper if there is one;
+/// false if there was no room.
 ///
 /// # Safety
 /// `record` must point to at least `len_bytes` initialised bytes.
 #[inline(always)]
-pub(crate) unsafe fn emit<T>(record: *mut T, len_bytes: u64) {
+pub(crate) unsafe fn emit<T>(record: *mut T, len_bytes: u64) -> bool {
     // SAFETY: the caller vouches for the memory; the helper copies it.
     let status = unsafe {
         bpf_ringbuf_output(
@@ -100,10 +144,11 @@ pub(crate) unsafe fn emit<T>(record: *mut T, len_bytes: u64) {
     };
     if status != 0 {
         count(counter::RING_FULL);
-        return;
+        return false;
     }
     count(counter::CAPTURED);
     wake_sleeper();
+    true
 }
 
 const RECORDS_PTR: *mut RingBuf = (&raw const RECORDS).cast_mut();

@@ -19,7 +19,7 @@ use aya_log_ebpf::warn;
 
 use crate::{
     context::{self, read_u32, read_u64},
-    maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offset},
+    maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offset, opened, shed},
 };
 
 #[btf_tracepoint(function = "console")]
@@ -103,7 +103,7 @@ fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
     }
     head.text_len_bytes = copied as u16;
     // SAFETY: head and `copied` bytes of text are initialised.
-    unsafe { emit(record, TEXT_AT_TEXT as u64 + copied) };
+    let _ = unsafe { emit(record, TEXT_AT_TEXT as u64 + copied) };
 }
 
 /// The whole record behind a `struct prb_reserved_entry`, at the entry of its commit.
@@ -147,6 +147,9 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
     head.caller_id = caller_id;
     head.facility = facility as u8;
     head.level = (flags_level as u8 >> (offset!(info_level_shift) as u32 & 7)) & 7;
+    if shed(head.level, seq) {
+        return;
+    }
     // LOG_CONT is 8 (`enum printk_info_flags`, kernel/printk/internal.h).
     if flags_level & 8 != 0 {
         head.flags |= FLAG_CONT;
@@ -167,7 +170,10 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
         copy_text(ctx, record_ref.text.as_mut_ptr(), found.text, len_bytes, &mut head.flags);
     head.text_len_bytes = copied as u16;
     // SAFETY: head, device info and `copied` bytes of text are initialised.
-    unsafe { emit(record, TEXT_AT_WHOLE as u64 + copied) };
+    let written = unsafe { emit(record, TEXT_AT_WHOLE as u64 + copied) };
+    if written && flags & FLAG_FINAL == 0 {
+        opened(seq);
+    }
 }
 
 struct Found {

@@ -38,6 +38,7 @@ use crate::{
         sequencer::{Progress, ROUND_ENTRIES, RecordRing as _, Sequencer},
         wait::{Waiter, now_ns, want_precise_naps},
     },
+    clock::{self, Suspended},
     egress::Egress,
     extradata::CgroupNames,
     handover::PumpEnd,
@@ -85,6 +86,7 @@ pub struct Pump {
     cgroups: Cache<Arc<ArcSwap<CgroupNames>>, Arc<CgroupNames>>,
     unnamed: Unnamed,
     stats: Arc<PumpStats>,
+    suspended: Suspended,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
@@ -119,6 +121,7 @@ impl Pump {
             encoder: Encoder::new(),
             cgroups: Cache::new(cgroups),
             unnamed: Unnamed::new(unnamed),
+            suspended: Suspended::of_this_host(),
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
@@ -141,6 +144,7 @@ impl Pump {
         loop {
             let now = now_ns();
             self.stats.rounds.fetch_add(1, Ordering::Relaxed);
+            self.suspended.look(now, clock::boot_ns());
             self.obey(now);
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);

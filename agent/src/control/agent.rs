@@ -22,7 +22,7 @@ use super::{
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
     socket::{self, Asked, Refusals, SocketUse},
-    status::{CaptureStatus, Status},
+    status::{CaptureStatus, ShedStatus, Status},
 };
 use crate::{
     capture::{
@@ -476,6 +476,7 @@ impl ControlView<'_> {
                 first_seq: self.begin.first_seq,
                 captured: programs.captured,
                 ring_full: programs.ring_full,
+                shed: ShedStatus::new(programs.shed),
                 read_errors: programs.read_error,
                 recursion_misses: programs.recursion_misses,
                 kmsg_read: kmsg.read.load(Ordering::Relaxed),

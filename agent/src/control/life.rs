@@ -18,6 +18,7 @@ use crate::{
     cli::logging::Limited,
     config,
     ledger::Ledger,
+    message::keepalive,
     names::{IpVersion, NameState},
     net::{KnownDevice, MacSource},
     netconsole::HostLines,
@@ -69,8 +70,7 @@ pub(super) struct Life {
     /// Why a better way out is not used.
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
-    /// When the next keepalive is due.
-    pub(super) keepalive_at: Option<Instant>,
+    pub(super) keepalives: keepalive::Schedule,
     /// Records done with, and since when that has not changed with something in the socket.
     progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,
@@ -111,7 +111,7 @@ impl Life {
             former: None,
             fallback_reason: None,
             suspicion: Suspicion::default(),
-            keepalive_at: None,
+            keepalives: keepalive::Schedule::default(),
             progress: (0, Instant::now()),
             history: VecDeque::with_capacity(HISTORY),
             heals: heal::Heals::default(),

@@ -35,8 +35,9 @@ use super::{
     way::{self, WayOut},
 };
 use crate::{
-    capture::wake::Waker,
+    capture::{wait::now_ns, wake::Waker},
     checkpoint::Checkpoints,
+    clock::{self, Suspended},
     extradata::cgroup::Walked,
     handover::ControlEnd,
     names::{NameChange, NameError, NameState, Names, Resolved},
@@ -53,6 +54,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(3);
 /// A neighbour whose last confirmation is older than this is asked again. With the
 /// recheck of active targets it bounds how long a wrong address goes unnoticed.
 const CONFIRM_AFTER: Duration = Duration::from_secs(10);
+/// After a suspend of this length the network is looked at anew.
+const NOTABLE_SUSPEND_NS: u64 = 1_000_000_000;
 /// How long `target resolve` waits for the outcome.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -97,7 +100,9 @@ pub struct Manager {
     checkpoints: Option<Checkpoints>,
     extradata: ExtraData,
     messages: Outgoing,
-    started: Instant,
+    /// Since the boot.
+    started: Duration,
+    suspended: Suspended,
     link: PumpLink,
     sockets: Sockets,
     resolver: Resolver,
@@ -131,7 +136,8 @@ impl Manager {
             checkpoints,
             extradata,
             messages: Outgoing::default(),
-            started: Instant::now(),
+            started: clock::since_boot(),
+            suspended: Suspended::of_this_host(),
             link: PumpLink::new(control, pump.0, pump.1),
             sockets: Sockets::new(sender.clone()),
             resolver,
@@ -159,7 +165,10 @@ impl Manager {
 
     fn next_deadline(&self) -> Instant {
         let timers = self.lives.values().flat_map(|life| life.timers.values().copied());
-        let keepalives = self.lives.values().filter_map(|life| life.keepalive_at);
+        let (now, boot) = (Instant::now(), clock::since_boot());
+        // The timer stands still in suspend, but not for longer than the tick takes after it.
+        let keepalives = self.lives.values().filter_map(|life| life.keepalives.left(boot));
+        let keepalives = keepalives.filter_map(|left| now.checked_add(left));
         let names =
             self.lives.values().filter_map(|life| life.name.as_ref()).map(NameState::next_at);
         timers.chain(keepalives).chain(names).chain([self.tick_at]).min().unwrap_or(self.tick_at)
@@ -338,9 +347,19 @@ impl Manager {
             }
         }
         self.ask_for_names(now);
-        self.keep_alive(now);
+        self.keep_alive(clock::since_boot());
         if self.tick_at <= now {
             self.tick(now);
+        }
+    }
+
+    /// The host was suspended for a while: addresses and neighbours may be others by now, and
+    /// the timers for both stood still.
+    fn resumed(&mut self) {
+        let now = Instant::now();
+        self.lives.values_mut().filter_map(|life| life.name.as_mut()).for_each(|n| n.hurry(now));
+        for target in self.ids() {
+            self.handle(target, Event::Changed);
         }
     }
 
@@ -370,6 +389,10 @@ impl Manager {
 
     fn tick(&mut self, now: Instant) {
         self.take_back();
+        let before_ns = self.suspended.total_ns();
+        if self.suspended.look(now_ns(), clock::boot_ns()) > before_ns + NOTABLE_SUSPEND_NS {
+            self.resumed();
+        }
         let mut busy = !self.link.settle() || self.messages.is_busy() || !self.leaving.is_empty();
         self.feed_tails();
         for (socket, errno) in self.sockets.failing(&self.link.stats) {

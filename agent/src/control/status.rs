@@ -74,6 +74,10 @@ pub struct CaptureStatus {
     pub captured: u64,
     /// Records that found the ring full.
     pub ring_full: u64,
+    /// Records that the programs left out while the ring filled up, so that more severe ones
+    /// find room (commit source).
+    #[serde(default)]
+    pub shed: ShedStatus,
     /// Reads of kernel memory that failed.
     pub read_errors: u64,
     /// Runs of a program that the kernel skipped.
@@ -97,6 +101,33 @@ pub struct CaptureStatus {
     pub mismatched: u64,
     /// Waits of the data threads that ended.
     pub wakeups: u64,
+}
+
+/// Records that were sacrificed before they were in the ring, by level.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ShedStatus {
+    /// The first to go.
+    pub debug: u64,
+    /// The second.
+    pub info: u64,
+    /// The third.
+    pub notice: u64,
+    /// The last; errors and worse are written as long as there is room.
+    pub warning: u64,
+}
+
+impl ShedStatus {
+    /// From the programs' counters, the mildest level first.
+    #[must_use]
+    pub fn new([debug, info, notice, warning]: [u64; 4]) -> Self {
+        Self { debug, info, notice, warning }
+    }
+
+    /// Of all levels.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.debug + self.info + self.notice + self.warning
+    }
 }
 
 /// One target.

@@ -1,5 +1,6 @@
 //! When keepalives are due. Pure: the random numbers come from the caller, who
-//! draws a new one for each.
+//! draws a new one for each, and so does the time. That is the time since the boot with all
+//! suspends (`CLOCK_BOOTTIME`): a receiver that waits for a sign of life does not know of them.
 
 use std::time::Duration;
 
@@ -16,6 +17,34 @@ pub fn first(interval: Duration, random: u64) -> Duration {
 #[must_use]
 pub fn next(interval: Duration, random: u64) -> Duration {
     interval - interval / 10 + share(interval / 5, random)
+}
+
+/// When the next keepalive of one target is due, if it sends any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    due: Option<Duration>,
+}
+
+impl Schedule {
+    /// Begins anew: the target became active, or its interval is another one.
+    pub fn begin(&mut self, interval: Option<Duration>, now: Duration, random: u64) {
+        self.due = interval.map(|interval| now.saturating_add(first(interval, random)));
+    }
+
+    /// How long until the next one.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Option<Duration> {
+        self.due.map(|due| due.saturating_sub(now))
+    }
+
+    /// Whether one is due now; then the next is an interval from now, however late this one is.
+    pub fn take(&mut self, interval: Option<Duration>, now: Duration, random: u64) -> bool {
+        let is_due = self.due.is_some_and(|due| due <= now);
+        if is_due {
+            self.due = interval.map(|interval| now.saturating_add(next(interval, random)));
+        }
+        is_due && interval.is_some()
+    }
 }
 
 /// `random / 2^64` of the whole.
@@ -69,6 +98,23 @@ mod tests {
         assert!(mean.abs_diff(HOUR) < HOUR / 100, "{mean:?}");
         assert_eq!(next(HOUR, 0), HOUR * 9 / 10);
         assert!(next(HOUR, u64::MAX) > HOUR * 11 / 10 - Duration::from_micros(1));
+    }
+
+    #[test]
+    fn a_suspend_of_hours_is_followed_by_one_at_once_and_the_next_in_time() {
+        let mut schedule = Schedule::default();
+        let interval = Some(HOUR);
+        assert!(!schedule.take(interval, HOUR * 100, 0) && schedule.left(HOUR).is_none());
+        schedule.begin(interval, HOUR, 1 << 63);
+        assert_eq!(schedule.left(HOUR), Some(HOUR / 2));
+        assert!(!schedule.take(interval, HOUR * 3 / 2 - Duration::from_nanos(1), 0));
+        let resumed = HOUR * 9;
+        assert_eq!(schedule.left(resumed), Some(Duration::ZERO));
+        assert!(schedule.take(interval, resumed, 1 << 63));
+        assert!(!schedule.take(interval, resumed, 1 << 63), "one for all that were missed");
+        assert_eq!(schedule.left(resumed), Some(HOUR));
+        // Switched off meanwhile.
+        assert!(!schedule.take(None, resumed * 2, 0) && schedule.left(resumed).is_none());
     }
 
     #[test]

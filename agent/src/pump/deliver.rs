@@ -23,6 +23,7 @@ use crate::{
     target::{
         Route,
         filter::{Decision, Filter, NOTICE_MAX_BYTES},
+        pace::{Bucket, Pace},
     },
 };
 
@@ -60,11 +61,34 @@ impl Unnamed {
     }
 }
 
+/// The time of one round.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    /// `CLOCK_MONOTONIC`: what is waited for inside this host.
+    pub(super) now_ns: u64,
+    /// How long the host was suspended.
+    pub(super) suspended_ns: u64,
+}
+
+impl Now {
+    /// `CLOCK_BOOTTIME`: what is promised to the outside.
+    fn boot_ns(self) -> u64 {
+        self.now_ns.saturating_add(self.suspended_ns)
+    }
+
+    /// Whether a bucket lets the next record through. The pump itself waits on
+    /// `CLOCK_MONOTONIC`.
+    fn admit(self, bucket: &mut Bucket, pace: Pace) -> Result<(), Stop> {
+        let due = |boot_ns: u64| Stop::Paced(boot_ns.saturating_sub(self.suspended_ns));
+        bucket.admit(pace, self.boot_ns()).map_err(due)
+    }
+}
+
 /// What the targets share.
 pub(super) struct Shared<'a> {
     pub(super) cgroups: &'a CgroupNames,
     pub(super) unnamed: &'a mut Unnamed,
-    pub(super) now_ns: u64,
+    pub(super) now: Now,
     pub(super) store: &'a Store,
     pub(super) encoder: &'a mut Encoder,
     pub(super) egresses: &'a mut [Option<Box<dyn Egress>>],
@@ -74,7 +98,7 @@ impl PumpTarget {
     /// Goes through up to [`BATCH`] records, first those that are to be sent again,
     /// then those at the cursor; returns how many it is done with.
     pub(super) fn send(&mut self, index: usize, shared: &mut Shared<'_>) -> usize {
-        self.tell_notices(shared.now_ns);
+        self.tell_notices(shared.now.boot_ns());
         for done in 0..BATCH {
             if let Err(stop) = self.send_next(index, shared) {
                 self.stop = stop;
@@ -90,7 +114,7 @@ impl PumpTarget {
         if let Some(Sendable { place, msgid }) = self.flight.next_again() {
             let pushed = match store.at(&place) {
                 None => self.miss(LostReason::Backlog, place.seq(), 1),
-                Some(_) if self.has_message(shared.now_ns) => {
+                Some(_) if self.has_message(shared.now.now_ns) => {
                     return self.push_message(index, shared);
                 }
                 Some(record) => {
@@ -118,7 +142,7 @@ impl PumpTarget {
                 Pushed::DoneWith
             }
             // What is missing is told in its place, and messages have no place of their own.
-            _ if self.has_message(shared.now_ns) => return self.push_message(index, shared),
+            _ if self.has_message(shared.now.now_ns) => return self.push_message(index, shared),
             None => return Err(Stop::Done),
             Some(Entry::Record(record, place)) => {
                 let extras = self.extras(&record, shared);
@@ -162,7 +186,12 @@ impl PumpTarget {
     fn wants(&mut self, record: &Record<'_>, extras: &Extras<'_>, shared: &Shared<'_>) -> bool {
         if self.admitted_seq != Some(record.seq) {
             let filter = &self.settings.load().filter;
-            if filter.decide(record, extras.cgroup, shared.now_ns) == Decision::Filter {
+            // For a rate, time passes while the host is suspended. printk's clock stands still
+            // then, unless the CPUs' counters go on (suspend to idle); a suspend that counts
+            // twice ends a period early.
+            let ts_ns = record.ts_ns.saturating_add(shared.now.suspended_ns);
+            let dated = Record { ts_ns, ..*record };
+            if filter.decide(&dated, extras.cgroup, shared.now.boot_ns()) == Decision::Filter {
                 return false;
             }
             self.admitted_seq = Some(record.seq);
@@ -209,7 +238,7 @@ impl PumpTarget {
         };
         let Some((number, message)) = messages.next() else { return Ok(()) };
         if let Some(pace) = self.settings.load().pace {
-            self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
+            shared.now.admit(&mut self.bucket, pace)?;
         }
         let tag = Datagram {
             target: index,
@@ -266,14 +295,14 @@ impl PumpTarget {
         if !self.flight.has_room() {
             return Err(Stop::Full);
         }
-        if shared.now_ns < self.hold_until_ns {
+        if shared.now.now_ns < self.hold_until_ns {
             return Err(Stop::Paced(self.hold_until_ns));
         }
         let settings = self.settings.load();
         if self.flight.begun() == 0
             && let Some(pace) = settings.pace
         {
-            self.bucket.admit(pace, shared.now_ns).map_err(Stop::Paced)?;
+            shared.now.admit(&mut self.bucket, pace)?;
         }
         let msgid = old_msgid.unwrap_or(self.msgid.wrapping_add(1));
         let mut datagrams = shared.encoder.encode(
@@ -388,9 +417,12 @@ impl Route {
 impl Pump {
     /// Sends what the targets have not got yet; returns how many entries moved.
     pub(super) fn deliver(&mut self, now_ns: u64) -> usize {
-        let Self { targets, store, encoder, egresses, handover, cgroups, unnamed, .. } = self;
+        let Self {
+            targets, store, encoder, egresses, handover, cgroups, unnamed, suspended, ..
+        } = self;
         let cgroups = cgroups.load();
-        let mut shared = Shared { now_ns, store, encoder, egresses, cgroups, unnamed };
+        let now = Now { now_ns, suspended_ns: suspended.total_ns() };
+        let mut shared = Shared { now, store, encoder, egresses, cgroups, unnamed };
         let mut moved = 0;
         for (index, target) in targets.iter_mut().enumerate() {
             let Some(target) = target else { continue };

@@ -30,6 +30,7 @@ use crate::{
     },
 };
 
+mod far;
 mod live;
 mod overload;
 

@@ -235,3 +235,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn seqs_beyond_32_bits_keep_their_order_and_gaps() {
+    for first in [(1_u64 << 32) - 2, (1 << 40) - 2, u64::MAX - 9] {
+        let mut receiver = Receiver::new();
+        let seqs = [first, first + 1, first + 3, first + 2, first + 5];
+        let mut events: Vec<Event> = seqs
+            .iter()
+            .flat_map(|seq| take(&mut receiver, T0, 1, &format!("6,{seq},1,-;{seq}\n")))
+            .collect();
+        receiver.finish(&mut events);
+        let texts: Vec<String> =
+            events.iter().filter(|event| matches!(event, Event::Record(..))).map(text_of).collect();
+        let wanted = [first, first + 1, first + 2, first + 3, first + 5];
+        assert_eq!(texts, wanted.map(|seq| seq.to_string()));
+        let summary = receiver.summary();
+        assert_eq!((summary.records, summary.missing), (5, 1), "{first}");
+    }
+}

@@ -7,8 +7,8 @@
 //!
 //! Only integers: the credit is counted in billionths of a datagram, of which a
 //! nanosecond earns `per_second`, so nothing is ever rounded and the rate does not
-//! drift; dividing is needed only to say when to come back. The clock is the
-//! pump's, `CLOCK_MONOTONIC`: it stands still in suspend, and whatever it does, no
+//! drift; dividing is needed only to say when to come back. The clock is
+//! `CLOCK_BOOTTIME`, which goes on in suspend as the receiver does; whatever it does, no
 //! more than `burst` is ever saved up. It is not a queue, and it reads no clock.
 
 /// How fast a target may send.
@@ -158,6 +158,18 @@ mod tests {
         assert_eq!(drain(&mut bucket, pace, u64::MAX, 1).0, 256);
         // Nor does one backwards earn anything.
         assert_eq!(drain(&mut bucket, pace, 7, 1).0, 0);
+    }
+
+    #[test]
+    fn a_suspend_of_hours_is_a_pause_like_any_other() {
+        const HOURS_NS: u64 = 8 * 3_600_000_000_000;
+        let pace = Pace { per_second: 1_000, burst: 10 };
+        let mut bucket = Bucket::default();
+        let (sent, due_ns) = drain(&mut bucket, pace, 1, 1);
+        assert_eq!((sent, due_ns), (10, 1_000_001));
+        let after = due_ns + HOURS_NS;
+        assert_eq!(drain(&mut bucket, pace, after, 1), (10, after + 1_000_000));
+        assert_eq!(drain(&mut bucket, pace, after + 1_000_000, 1).0, 1);
     }
 
     #[test]

@@ -40,9 +40,20 @@ pub(crate) const TESTED: &[&str] = &["6.1", "7"];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const BOOT_LIMIT: Duration = Duration::from_secs(420);
 
-/// Modules for the network, the records that drivers print, and netconsole.
-const MODULES: &[&str] =
-    &["virtio_pci", "virtio_net", "configfs", "netconsole", "veth", "bridge", "e1000e"];
+/// Modules for the network, the records that drivers print, netconsole, and a keyboard, whose
+/// interrupt prints.
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_net",
+    "configfs",
+    "netconsole",
+    "veth",
+    "bridge",
+    "e1000e",
+    "i8042",
+    "atkbd",
+    "rtc_cmos",
+];
 
 /// Devices that the network tests are about.
 const NETWORK_MODULES: &[&str] = &[

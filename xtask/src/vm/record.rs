@@ -23,6 +23,8 @@ pub(crate) struct Record {
     pub(crate) timestamp_us: u64,
     /// syslog facility; 0 is the kernel itself.
     pub(crate) facility: u64,
+    /// syslog level.
+    pub(crate) level: u64,
     /// Everything before the `;`.
     pub(crate) header: Vec<u8>,
     /// Everything after it: the escaped text and the dictionary.
@@ -49,6 +51,7 @@ impl Record {
             seq,
             timestamp_us,
             facility: priority >> 3,
+            level: priority & 7,
             header: header.as_bytes().to_vec(),
             body: raw[end + 1..].to_vec(),
             is_cut: raw.len() == RECORD_MAX_BYTES,
@@ -76,6 +79,11 @@ impl Record {
             rest = &rest[4..];
         }
         text
+    }
+
+    /// A continuation that could not be put behind its beginning.
+    pub(crate) fn is_continuation(&self) -> bool {
+        self.header.ends_with(b",c") || self.header.windows(3).any(|part| part == b",c,")
     }
 
     /// The same record as the agent may send it where `/dev/kmsg` told its half too

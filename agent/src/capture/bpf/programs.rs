@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-use agent_common::{Offsets, counter};
+use agent_common::{Offsets, SHED_LEVELS, counter};
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
     maps::{Map, PerCpuArray},
@@ -91,6 +91,8 @@ pub struct Counters {
     pub captured: u64,
     /// Records that found the ring full.
     pub ring_full: u64,
+    /// Records that were left out while the ring filled up, from debug on to more severe ones.
+    pub shed: [u64; SHED_LEVELS as usize],
     /// Reads of kernel memory that failed.
     pub read_error: u64,
     /// Times the doorbell was rung.
@@ -125,6 +127,7 @@ impl Probes {
             own_netns_inum: rustix::fs::stat("/proc/self/ns/net")
                 .map(|stat| stat.st_ino as u32)
                 .unwrap_or(0),
+            ring_sixteenth_bytes: ring_bytes / 16,
             ..Offsets::default()
         };
         let (commit_unknown, netdev_unknown) = match Btf::of_running_kernel() {
@@ -350,6 +353,7 @@ impl Probes {
         Counters {
             captured: read(counter::CAPTURED),
             ring_full: read(counter::RING_FULL),
+            shed: std::array::from_fn(|milder| read(counter::SHED + milder as u32)),
             read_error: read(counter::READ_ERROR),
             doorbell: read(counter::DOORBELL),
             netdev: read(counter::NETDEV),

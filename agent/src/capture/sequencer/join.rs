@@ -95,12 +95,16 @@ impl Sequencer {
         if let Some((half, pieces)) = half {
             // A record printed in pieces has only its beginning in this item.
             let has_text = pieces == 1 && !half.text_unread();
-            if !has_text || is_alike(half.text(), front.text()) {
+            let is_whole = has_text && is_alike(half.text(), front.text());
+            // Another CPU's record came in between, and got the rest of this one.
+            let is_beginning =
+                has_text && !half.text().is_empty() && front.text().starts_with(half.text());
+            if !has_text || is_whole || is_beginning {
                 self.mismatches = 0;
                 self.clock_offset_ns =
                     (front.ts_us as i64).wrapping_mul(1000).wrapping_sub(half.ktime_ns() as i64);
                 record.context = Some(half.context());
-                if has_text {
+                if is_whole {
                     // The same, unless /dev/kmsg shows it cut.
                     record.text = half.text();
                 }

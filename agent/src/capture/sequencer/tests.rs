@@ -11,6 +11,8 @@ use rtrb::RingBuffer;
 
 use super::*;
 
+mod far;
+
 const BASE: u64 = 4096;
 
 /// A ring in plain memory that checks the reader's manners.
@@ -303,6 +305,29 @@ proptest! {
             prop_assert_eq!(records[seq as usize].0, 0, "{} is stuck", seq);
         }
     }
+}
+
+#[test]
+fn a_continuation_that_is_taken_for_another_records_costs_no_context() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(5), false);
+    // CPU A begins 5, CPU B prints 6, and only then A's next piece is seen.
+    ring.push(piece(id_of(5), 5, b"begun, "));
+    ring.push(piece(id_of(6), 6, b"in between"));
+    ring.push(piece(u64::from_ne_bytes(*b"garbage!"), 5, b"and ended"));
+    producer.push(kmsg(5, b"begun, and ended")).unwrap();
+    producer.push(kmsg(6, b"in between")).unwrap();
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    let record = |seq: u64, text: &[u8]| Settled::Record {
+        seq,
+        text: text.to_vec(),
+        cpu: Some(cpu_of(seq)),
+        level: 6,
+        approximated: false,
+    };
+    assert_eq!(sink.0, [record(5, b"begun, and ended"), record(6, b"in between")]);
+    assert_eq!(sequencer.counts(), SequencerCounts::default());
 }
 
 #[test]

@@ -4,13 +4,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
 
 use super::Manager;
 use crate::{
+    clock,
     control::{
         life::Life,
         protocol::Reply,
@@ -20,7 +21,7 @@ use crate::{
         },
     },
     egress::EgressKind,
-    message::{self, Kind, compose_into, keepalive, nonce_text},
+    message::{self, Kind, compose_into, nonce_text},
     netconsole::{DATAGRAM_MAX_BYTES, FormatKind, decode::parse_record},
     pump::{
         Command,
@@ -152,22 +153,17 @@ impl Manager {
     /// A target has begun to send.
     pub(super) fn activated(&mut self, target: usize) {
         let Some(life) = self.lives.get_mut(&target) else { return };
-        if let Some(interval) = life.config.keepalive {
-            life.keepalive_at = Some(Instant::now() + keepalive::first(interval, random()));
+        life.keepalives.begin(life.config.keepalive, clock::since_boot(), random());
+        if life.config.keepalive.is_some() {
             self.send_keepalive(target);
         }
     }
 
-    /// Sends the keepalives that are due.
-    pub(super) fn keep_alive(&mut self, now: Instant) {
+    /// Sends the keepalives that are due, after a suspend at once. `now` is time since the boot.
+    pub(super) fn keep_alive(&mut self, now: Duration) {
         for target in self.ids() {
             let Some(life) = self.lives.get_mut(&target) else { continue };
-            if life.keepalive_at.is_none_or(|at| at > now) {
-                continue;
-            }
-            let interval = life.config.keepalive;
-            life.keepalive_at = interval.map(|interval| now + keepalive::next(interval, random()));
-            if life.is_active() && interval.is_some() {
+            if life.keepalives.take(life.config.keepalive, now, random()) && life.is_active() {
                 self.send_keepalive(target);
             }
         }
@@ -175,7 +171,7 @@ impl Manager {
 
     fn send_keepalive(&mut self, target: usize) {
         let Some(life) = self.lives.get(&target) else { return };
-        let uptime = self.started.elapsed();
+        let uptime = clock::since_boot().saturating_sub(self.started);
         let text = with_sender(life, |sender| message::keepalive(uptime, sender));
         if self.messages.held < MESSAGES_MAX
             && let Ok(payload) = compose(life, Kind::Keepalive, &text)

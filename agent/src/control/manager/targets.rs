@@ -7,14 +7,13 @@ use tokio::sync::oneshot;
 use super::{Asked, Manager, RESOLVE_PATIENCE, messages::random};
 use crate::{
     checkpoint::CheckpointError,
-    config,
+    clock, config,
     control::{
         life::Life,
         protocol::Reply,
         settings::{Prepared, SettingsError, SettingsMaker, wanted_of},
     },
     extradata::HostValues,
-    message::keepalive,
     pump::{Command, TARGETS_MAX},
     target::{
         TargetSettings,
@@ -137,8 +136,7 @@ impl Manager {
         let was_enabled = life.config.enabled;
         let same_way = life.config.has_same_way(wanted);
         if life.config.keepalive != wanted.keepalive {
-            let first = |interval| Instant::now() + keepalive::first(interval, random());
-            life.keepalive_at = wanted.keepalive.map(first);
+            life.keepalives.begin(wanted.keepalive, clock::since_boot(), random());
         }
         life.configure(wanted.clone());
         // What an operator switched stays so, unless the configuration now says otherwise.

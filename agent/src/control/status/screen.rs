@@ -247,6 +247,7 @@ impl Status {
         )];
         let troubles: Vec<_> = [
             ("ring full", capture.ring_full),
+            ("left out while the ring filled up", capture.shed.total()),
             ("read errors", capture.read_errors),
             ("recursion misses", capture.recursion_misses),
             ("malformed", capture.malformed),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::status::ShedStatus;
 use crate::control::status::{
     Account, CaptureStatus, EgressStatus, NextHopStatus, RefusedStatus, Status, TargetStatus,
 };
@@ -146,6 +147,14 @@ fn troubles_are_in_the_head_and_errors_have_no_column_if_there_are_none() {
                 .any(|shown| shown.contains(line.trim_start_matches("capture: ")))
         );
     }
+    status.capture.shed = ShedStatus { debug: 4, info: 2, notice: 1, warning: 0 };
+    let text = status.to_screen(None);
+    assert!(
+        text.contains("\ncapture: ring full 5, left out while the ring filled up 7\n"),
+        "{text}"
+    );
+    let shed = "  left out while the ring filled up: debug 4, info 2, notice 1, warning 0\n";
+    assert!(status.to_text().contains(shed));
     status.targets[0].last_error = Some("the socket was dead".to_owned());
     assert!(status.to_screen(Some(100)).contains("the socket was dead"));
     assert!(status.to_text().contains("  last error: the socket was dead\n"));

@@ -29,6 +29,11 @@ impl Status {
         );
         let _ = writeln!(
             text,
+            "  left out while the ring filled up: debug {}, info {}, notice {}, warning {}",
+            capture.shed.debug, capture.shed.info, capture.shed.notice, capture.shed.warning
+        );
+        let _ = writeln!(
+            text,
             "  /dev/kmsg: read {}, overwritten {} times",
             capture.kmsg_read, capture.kmsg_overwritten
         );

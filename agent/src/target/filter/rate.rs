@@ -2,8 +2,9 @@
 //!
 //! Periods are fixed windows that begin with their first record, as in `___ratelimit`
 //! (`lib/ratelimit.c`), and are counted by the records' own time, so that a backlog
-//! passes as it would have passed live. The pump's clock says only when a period in which
-//! nothing came any more is over.
+//! passes as it would have passed live. The caller adds the time that the host was suspended,
+//! in which printk's clock may stand still. The pump's clock (`CLOCK_BOOTTIME`) says only
+//! when a period in which nothing came any more is over.
 //!
 //! printk's clock differs a little between CPUs: a time before the beginning of a
 //! period belongs to it, unless it is earlier by more than a whole period. Then the

@@ -19,6 +19,8 @@ struct Status {
 #[derive(Deserialize)]
 struct Capture {
     source: String,
+    /// Records that came from `/dev/kmsg` alone because the programs did not deliver them.
+    backfilled: u64,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +44,13 @@ struct Account {
 }
 
 impl Evidence<'_> {
+    /// Of how many records the agent says that it does not know who printed them.
+    pub(super) fn told_without_context(&self, phase: &str) -> Result<u64> {
+        let text = self.report.info(&format!("status-{phase}"))?;
+        let status: Status = serde_json::from_str(text).context("the agent's status")?;
+        Ok(status.capture.backfilled)
+    }
+
     /// Whether every record of the phase is accounted for as sent on each target.
     pub(super) fn agent_account(&self, phase: &str, base: u16) -> Result<String> {
         let text = self.report.info(&format!("status-{phase}"))?;

@@ -19,10 +19,12 @@ const USERDATA: &[u8] = b" role=db\n site=fra1 rack=7\n";
 
 /// Whose message is judged.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sender<'a> {
+enum Sender {
     Kernel,
-    /// The agent, in this phase.
-    Agent(&'a str),
+    /// The agent, with or without knowing who printed the record.
+    Agent {
+        has_context: bool,
+    },
 }
 
 impl Evidence<'_> {
@@ -51,7 +53,7 @@ impl Evidence<'_> {
             if self.kernel_has(target) { self.kernel_messages(target)? } else { BTreeMap::new() };
         let mut ours = ours.iter().skip_while(|message| message.seq < first);
         let mut previous_id = None;
-        let (mut same, mut approximated) = (0, 0);
+        let (mut same, mut approximated, mut without_context) = (0, 0, 0);
         for record in records {
             let seq = record.seq;
             let message = ours.next().with_context(|| format!("seq {seq} is missing"))?;
@@ -67,7 +69,13 @@ impl Evidence<'_> {
                 continue;
             }
             let record = guessed.as_ref().unwrap_or(record);
-            let id = self.check(record, message, target, Sender::Agent(phase))?;
+            let lacks_context = target.has_sysdata()
+                && phase != WITHOUT_PROGRAM
+                && self.wanted(target)?.contains("cpu")
+                && !message.body_has(" cpu=");
+            without_context += u64::from(lacks_context);
+            let sender = Sender::Agent { has_context: phase != WITHOUT_PROGRAM && !lacks_context };
+            let id = self.check(record, message, target, sender)?;
             if let (Some(id), Some(previous)) = (id, previous_id) {
                 ensure!(id == previous + 1, "seq {seq}: msgid {id} follows {previous}");
             }
@@ -83,7 +91,20 @@ impl Evidence<'_> {
                 None => {}
             }
         }
+        let told = self.told_without_context(phase)?;
+        ensure!(
+            without_context <= told,
+            "{without_context} records have no CPU, the agent tells of {told}"
+        );
         passed(records.len(), same, approximated)
+    }
+
+    /// The system data that the target is to have.
+    fn wanted(&self, target: Target) -> Result<BTreeSet<&str>> {
+        if target == Target::AllData {
+            return Ok(BTreeSet::from(["cpu", "taskname", "release", "msgid"]));
+        }
+        self.report.list("sysdata")
     }
 
     /// Checks one message against its record; returns its msgid.
@@ -92,7 +113,7 @@ impl Evidence<'_> {
         record: &Record,
         message: &Message,
         target: Target,
-        sender: Sender<'_>,
+        sender: Sender,
     ) -> Result<Option<u64>> {
         let release = self.report.info("release")?;
         let seq = record.seq;
@@ -113,19 +134,15 @@ impl Evidence<'_> {
             "seq {seq}: cut in the wrong places: {}",
             sent()
         );
-        if !matches!(target, Target::Data | Target::AllData) {
+        if !target.has_sysdata() {
             ensure!(extra.is_empty(), "seq {seq}: extra data: {}", sent());
             return Ok(None);
         }
         let extra = extra.strip_prefix(USERDATA);
         let extra = extra.with_context(|| format!("seq {seq}: no user data: {}", sent()))?;
         let extra = std::str::from_utf8(extra).context("system data that is no text")?;
-        let mut wanted = if target == Target::AllData {
-            BTreeSet::from(["cpu", "taskname", "release", "msgid"])
-        } else {
-            self.report.list("sysdata")?
-        };
-        if sender == Sender::Agent(WITHOUT_PROGRAM) {
+        let mut wanted = self.wanted(target)?;
+        if sender == (Sender::Agent { has_context: false }) {
             wanted.remove("cpu");
             wanted.remove("taskname");
         }

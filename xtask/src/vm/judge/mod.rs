@@ -8,7 +8,10 @@
 
 mod account;
 mod basic;
+mod clocks;
+mod contexts;
 mod extended;
+mod overload;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +43,9 @@ const APPROXIMATED_ONE_IN: usize = 5;
 /// The base of the ports of the kernel's own targets.
 const KERNEL_BASE: u16 = 6660;
 
+/// What a message of the agent's begins with, in place of a header.
+const MESSAGE: &[u8] = b"netconsole-agent";
+
 /// A target that the kernel and the agent have with the same settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
@@ -63,6 +69,10 @@ impl Target {
             Self::Data => "data",
             Self::AllData => "all-data",
         }
+    }
+
+    fn has_sysdata(self) -> bool {
+        matches!(self, Self::Data | Self::AllData)
     }
 
     /// What is added to the base to get the port.
@@ -94,12 +104,21 @@ impl<'a> Evidence<'a> {
         Self { report, sent }
     }
 
-    /// Every comparison, one test per phase and target.
+    /// Every test.
     pub(crate) fn judge(&self) -> Vec<Outcome> {
-        let verdict = |result: Result<String>| match result {
-            Ok(seen) => Verdict::Passed(seen),
-            Err(error) => Verdict::Failed(format!("{error:#}")),
-        };
+        let mut outcomes = self.comparisons();
+        for (phase, _) in PHASES {
+            outcomes.push((format!("{phase}/contexts"), verdict(self.contexts(phase))));
+        }
+        outcomes.push(("overload/agent/order".to_owned(), verdict(self.overload())));
+        outcomes.push(("clocks/agent/all".to_owned(), verdict(self.clocks_all())));
+        outcomes.push(("clocks/agent/limited".to_owned(), verdict(self.clocks_limited())));
+        outcomes
+    }
+
+    /// What the agent sent against what the kernel shows and sends, one test per phase and
+    /// target.
+    fn comparisons(&self) -> Vec<Outcome> {
         let mut outcomes = vec![("kernel/targets".to_owned(), verdict(self.kernel_targets()))];
         for (phase, base) in PHASES {
             for target in Target::ALL {
@@ -159,9 +178,22 @@ impl<'a> Evidence<'a> {
         Ok(format!("{} frames to the next hop", frames.len()))
     }
 
+    /// Without the agent's own messages.
+    fn records_on(&self, port: u16) -> Vec<&'a [u8]> {
+        let payloads = self.payloads(port).into_iter();
+        payloads.filter(|payload| !payload.starts_with(MESSAGE)).collect()
+    }
+
     fn payloads(&self, port: u16) -> Vec<&'a [u8]> {
         let sent = self.sent.get(&port).into_iter().flatten();
         sent.map(|datagram| datagram.payload.as_slice()).collect()
+    }
+}
+
+fn verdict(result: Result<String>) -> Verdict {
+    match result {
+        Ok(seen) => Verdict::Passed(seen),
+        Err(error) => Verdict::Failed(format!("{error:#}")),
     }
 }
 

@@ -3,6 +3,8 @@
 use super::super::record::{Record, fragments};
 use super::*;
 
+mod phases;
+
 const RELEASE: &str = "6.12.1-amd64";
 
 /// A run in which the kernel and the agent sent everything as they should.
@@ -114,7 +116,7 @@ impl Run {
 
     /// The names of the tests that did not pass.
     fn failed(&self) -> Vec<String> {
-        let outcomes = Evidence::new(&self.report, &self.sent).judge();
+        let outcomes = Evidence::new(&self.report, &self.sent).comparisons();
         let failed =
             outcomes.into_iter().filter(|(_, verdict)| !matches!(verdict, Verdict::Passed(_)));
         failed.map(|(name, _)| name).collect()
@@ -139,7 +141,7 @@ impl Run {
 fn a_good_run_passes() {
     let run = Run::good();
     assert_eq!(run.failed(), Vec::<String>::new());
-    assert_eq!(Evidence::new(&run.report, &run.sent).judge().len(), 1 + 3 * (4 + 5 + 2));
+    assert_eq!(Evidence::new(&run.report, &run.sent).comparisons().len(), 1 + 3 * (4 + 5 + 2));
 }
 
 #[test]

@@ -239,3 +239,17 @@ proptest::proptest! {
         }
     }
 }
+
+/// The caller adds the time in suspend to both clocks.
+#[test]
+fn a_suspend_of_hours_ends_a_period_and_its_notice_is_due() {
+    const HOURS: u64 = 8 * 3_600 * SECOND;
+    let filter = of_target(rate(1, 3_600_000), Vec::new());
+    assert_eq!(filter.decide(&at(SECOND), None, SECOND), Decision::Send);
+    assert_eq!(filter.decide(&at(2 * SECOND), None, 2 * SECOND), Decision::Filter);
+    assert!(filter.take_notice(3 * SECOND).is_none());
+    assert_eq!(filter.take_notice(3 * SECOND + HOURS).map(|notice| notice.suppressed), Some(1));
+    let after = 4 * SECOND + HOURS;
+    assert_eq!(filter.decide(&at(after), None, after), Decision::Send);
+    assert_eq!(filter.decide(&at(after + SECOND), None, after + SECOND), Decision::Filter);
+}

@@ -5,6 +5,10 @@
 //! It judges nothing but what can be seen from inside; the host compares what
 //! left the VM. Its report goes to standard output, one line per fact.
 
+mod clocks;
+mod contexts;
+mod overload;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -39,6 +43,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The seq of the newest record that the reference has seen.
 static NEWEST_SEQ: AtomicU64 = AtomicU64::new(0);
+/// How many records it has seen that are pieces of a text another record broke up.
+static PIECES: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     if let Err(error) = run() {
@@ -64,12 +70,24 @@ fn run() -> Result<()> {
         }
     });
     let sysdata = kernel_targets()?;
+    contexts::prepare()?;
+    let tell = |phase: &str, result: Result<()>| match result {
+        Ok(()) => say(&format!("TEST {phase}/run ok")),
+        Err(error) => say(&format!("TEST {phase}/run FAIL {error:#}")),
+    };
     for (phase, base_port) in PHASES {
-        let test = format!("{phase}/run");
-        match run_phase(phase, base_port, &sysdata) {
-            Ok(()) => say(&format!("TEST {test} ok")),
-            Err(error) => say(&format!("TEST {test} FAIL {error:#}")),
-        }
+        tell(phase, run_phase(phase, base_port, &sysdata));
+    }
+    // They have shown what they had to, and would only slow down what follows.
+    disable_kernel_targets()?;
+    tell(overload::PHASE, overload::run());
+    tell(clocks::PHASE, clocks::run());
+    Ok(())
+}
+
+fn disable_kernel_targets() -> Result<()> {
+    for dir in fs::read_dir(CONFIGFS).context("list the kernel's targets")? {
+        set(&dir.context("list the kernel's targets")?.path().join("enabled"), "0")?;
     }
     Ok(())
 }
@@ -81,6 +99,8 @@ fn reference(mut kmsg: File) -> Result<()> {
         let length = kmsg.read(&mut buffer).context("read /dev/kmsg")?;
         let record = String::from_utf8_lossy(&buffer[..length]).into_owned();
         let seq = record.split(',').nth(1).and_then(|seq| seq.parse().ok());
+        let flags = record.split([',', ';']).nth(3);
+        PIECES.fetch_add(u64::from(flags == Some("c")), Ordering::Relaxed);
         say(&format!("KMSG {}", record.replace('\n', "\\n")));
         NEWEST_SEQ.store(seq.with_context(|| format!("no seq in {record:?}"))?, Ordering::Release);
     }
@@ -168,22 +188,27 @@ fn kernel_targets() -> Result<Vec<&'static str>> {
 
 /// Runs the agent with one way to capture records while all of them are logged.
 fn run_phase(phase: &str, base_port: u16, sysdata: &[&str]) -> Result<()> {
+    with_agent(phase, &agent_config(phase, base_port, sysdata), |_| {
+        on_thread("vm_writer", WRITER_CPU, log_records).and_then(join)
+    })
+}
+
+/// Runs the agent with these settings around a phase, and tells its status at the end. The
+/// phase's marks are written by a thread of the writer's name and CPU, as its records are.
+fn with_agent(phase: &str, settings: &str, work: impl FnOnce(&Agent) -> Result<()>) -> Result<()> {
     let config = format!("/run/{phase}.toml");
-    fs::write(&config, agent_config(phase, base_port, sysdata)).context("write the settings")?;
+    fs::write(&config, settings).context("write the settings")?;
     let log = format!("/run/{phase}.log");
+    let mark = |mark: &str| {
+        let text = format!("<12>vm-test {phase} {mark}\n");
+        on_thread("vm_writer", WRITER_CPU, || write(text)).and_then(join)
+    };
     let result = Agent::start(&config, &log).and_then(|mut agent| {
-        on_thread("vm_writer", WRITER_CPU, {
-            let phase = phase.to_owned();
-            move || {
-                write(format!("<12>vm-test {phase} begin\n"))?;
-                let logged = log_records();
-                write(format!("<12>vm-test {phase} end\n"))?;
-                logged
-            }
-        })
-        .and_then(join)
-        .and(settle())?;
+        mark("begin")?;
+        let worked = work(&agent);
+        mark("end").and(settle())?;
         say(&format!("INFO status-{phase} {}", agent.status()?.replace('\n', " ")));
+        worked?;
         agent.check()?;
         agent.stop()
     });
@@ -267,6 +292,23 @@ impl Agent {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
+    /// The number after a key in its status, where that key comes first.
+    fn count(&self, key: &str) -> Result<u64> {
+        let status = self.status()?;
+        let after = status.split_once(&format!("\"{key}\":")).map(|(_, after)| after.trim_start());
+        let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let digits = after.map(|after| &after[..end(after)]);
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .with_context(|| format!("no {key} in {status}"))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("the agent has no process id")?, signal)
+            .context("signal the agent")
+    }
+
     fn check(&mut self) -> Result<()> {
         if let Some(status) = self.0.try_wait().context("look after the agent")? {
             bail!("the agent ended by itself ({status})");
@@ -275,9 +317,7 @@ impl Agent {
     }
 
     fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("the agent has no process id")?, Signal::TERM)
-            .context("stop the agent")?;
+        self.signal(Signal::TERM)?;
         let start = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().context("wait for the agent")? {
@@ -316,7 +356,9 @@ fn log_records() -> Result<()> {
         write(format!("<{}>facility {facility}\n", facility << 3 | 5))?;
     }
     write("no prefix\n")?;
-    write("<12>\n")?;
+    for empty in ["<12>\n", "\n", "<6>\n", "<12>\n\n", "<12>", "<15>after nothing\n"] {
+        write(empty)?;
+    }
     write("<12>a tab\t a backslash \\ a bell \x07 an escape \x1b[1m a delete \x7f end\n")?;
     write("<12>Grüße, 東京, 🦀\n")?;
     write(b"<12>not UTF-8: \xff\xfe\x80\xc3\n")?;
@@ -340,8 +382,10 @@ fn log_records() -> Result<()> {
     for length in [250, 400, 900] {
         write([b"<14>".as_slice(), &vec![0x01; length], b"\n"].concat())?;
     }
+    contexts::longest_records()?;
     kernel_records().context("records of the kernel itself")?;
-    disturbed_continuations()
+    disturbed_continuations()?;
+    contexts::log_records().context("records out of unusual contexts")
 }
 
 /// Text of the given length whose every part can be told from the others.
