@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! cargo build --release -p netconsole-agent
-//! cargo bench -p agent-tests --bench whole [-- --report] [cost|load|latency|idle …]
+//! cargo bench -p agent-tests --bench whole [-- --report] [cost|load|backlog|latency|idle …]
 //! ```
 //!
-//! Needs root; about two minutes. One line per figure; the exit code says whether
+//! Needs root; about three minutes. One line per figure; the exit code says whether
 //! all targets are met, unless `--report` asks for the table alone. What is a
 //! comparison is taken in rounds that take turns within one run, and told as the
 //! median of the rounds: the machine may be busy with other things. What is
@@ -16,6 +16,8 @@
 //! The pure parts and the bare egress have benches of their own
 //! (`cargo bench -p netconsole-agent`).
 
+#[path = "whole/backlog.rs"]
+mod backlog;
 #[path = "whole/cost.rs"]
 mod cost;
 #[path = "whole/figure.rs"]
@@ -46,9 +48,10 @@ const TARGET: &str =
 /// A part of the bench: what it is called on the command line, and what it does.
 type Part = (&'static str, fn(&Pair, &mut Table));
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     ("cost", cost::measure),
     ("load", load::measure),
+    ("backlog", backlog::measure),
     ("latency", latency::measure),
     ("idle", idle::measure),
 ];
@@ -66,7 +69,9 @@ fn main() -> ExitCode {
         .iter()
         .find(|word| !["--bench", "--report"].contains(&word.as_str()) && !known(word))
     {
-        eprintln!("unknown argument {word}: --report, or some of cost, load, latency, idle");
+        eprintln!(
+            "unknown argument {word}: --report, or some of cost, load, backlog, latency, idle"
+        );
         return ExitCode::from(2);
     }
     if !root_or_skip("whole") {

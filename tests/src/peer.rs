@@ -13,6 +13,7 @@ use std::{
 use crate::{
     kmsg::seq_of,
     netns::{Namespace, RIGHT_V4},
+    stream::is_notice,
 };
 
 /// Collects the datagrams of one port.
@@ -128,6 +129,7 @@ impl SeqPeer {
                 loop {
                     let stopping = stop.load(Ordering::Acquire);
                     match socket.recv(&mut buffer) {
+                        Ok(length) if is_notice(&buffer[..length]) => {}
                         Ok(length) => seqs.take(seq_of(&buffer[..length])),
                         Err(_) if stopping => return seqs,
                         Err(_) => {}

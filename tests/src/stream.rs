@@ -8,6 +8,12 @@ use crate::{kmsg::seq_of, peer::join_fragments};
 /// What a message of the agent's own about missing records begins with.
 const NOTICE: &[u8] = b"netconsole-agent, notice: ";
 
+/// Whether a datagram is the agent's own word about missing or suppressed records.
+#[must_use]
+pub fn is_notice(payload: &[u8]) -> bool {
+    payload.starts_with(NOTICE)
+}
+
 /// Records that the agent said to be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -36,7 +42,7 @@ impl Stream {
     #[must_use]
     pub fn of(datagrams: &[Vec<u8>]) -> Self {
         let (notices, records): (Vec<_>, Vec<_>) =
-            datagrams.iter().cloned().partition(|payload| payload.starts_with(NOTICE));
+            datagrams.iter().cloned().partition(|payload| is_notice(payload));
         let records = join_fragments(&records);
         Self {
             records: records.into_iter().map(|record| (seq_of(&record), record)).collect(),

@@ -32,6 +32,7 @@ use agent_tests::{
     netns::{mac_text, xdp_or_skip},
     process::Memory,
     quick,
+    stream::is_notice,
     view::{TargetView, View},
 };
 
@@ -285,6 +286,9 @@ struct Kept {
 
 impl Kept {
     fn take(&mut self, frame: &Frame<'_>) {
+        if is_notice(frame.payload) {
+            return;
+        }
         let seq = seq_of(frame.payload);
         if let Some(newest) = self.seen.last().copied()
             && seq <= newest.seq
