@@ -28,7 +28,7 @@ use nix::{
 };
 use std::io::IoSliceMut;
 
-use crate::netns::Namespace;
+use crate::{netns::Namespace, stream::is_notice};
 
 const BUFFER_BYTES: usize = 256 << 20;
 /// `PACKET_HOST` and `PACKET_OUTGOING` (`include/uapi/linux/if_packet.h`).
@@ -239,6 +239,9 @@ impl Capture {
         let kept = Arc::new(Kept::default());
         let sink = Arc::clone(&kept);
         let tap = Tap::start(namespace, port, without, move |frame| {
+            if is_notice(frame.payload) {
+                return;
+            }
             let (header, body) = parse_header(frame.payload).expect("an extended datagram");
             // Others may log long records.
             let text = header.fragment.is_none().then(|| split_body(body).0.to_vec());
