@@ -226,7 +226,7 @@ fn two_hundred_kills_lose_nothing() {
         stream.told_lost(),
         alive.iter().max()
     );
-    stream.assert_told();
+    stream.assert_told_after((kills * BATCH) as u64);
     assert!(stream.by_seq().contains_key(&last));
     // Each step back is the begin of a run, and no longer than a batch.
     let steps = stream.steps_back();

@@ -17,7 +17,7 @@ use std::ops::Range;
 use rtrb::Consumer;
 
 use self::window::{ItemKind, Slot, Window};
-use super::{kmsg_record::KmsgRecord, ring_record::RingRecord};
+use super::{kmsg::QUEUE_RECORDS, kmsg_record::KmsgRecord, ring_record::RingRecord};
 use crate::record::{Record, TEXT_MAX_BYTES};
 
 /// How long a missing half, or a missing seq, is waited for once a later one is known.
@@ -34,7 +34,9 @@ const ID_MASK: u64 = (1 << 62) - 1;
 /// Level of a record whose own is not known: the kernel's default for messages
 /// without one (`CONFIG_MESSAGE_LOGLEVEL_DEFAULT`).
 pub const DEFAULT_LEVEL: u8 = 4;
-/// Most entries that one round settles: the targets have their turn before the next ones.
+/// Most entries that one round settles: the targets have their turn before the next ones. Not so
+/// while what comes in fills up ([`RecordRing::is_filling`]): no target may cost the others a
+/// record that is not even in the store.
 pub const ROUND_ENTRIES: usize = 128;
 
 /// One committed item of the ring.
@@ -59,6 +61,8 @@ pub trait RecordRing {
     fn ready(&self) -> bool;
     /// Whether so much is held back that new records may soon find no room.
     fn is_crowded(&self) -> bool;
+    /// Whether it fills up: then it is to be emptied before anything else is done.
+    fn is_filling(&self) -> bool;
     /// The bytes of an item that was given out and not released; else none.
     fn bytes(&self, item: RingItem) -> &[u8];
     /// Gives the space up to `end` back.
@@ -78,6 +82,9 @@ impl<R: RecordRing> RecordRing for Option<R> {
     }
     fn is_crowded(&self) -> bool {
         self.as_ref().is_some_and(R::is_crowded)
+    }
+    fn is_filling(&self) -> bool {
+        self.as_ref().is_some_and(R::is_filling)
     }
     fn bytes(&self, item: RingItem) -> &[u8] {
         self.as_ref().map_or(&[], |ring| ring.bytes(item))
@@ -253,10 +260,11 @@ impl Sequencer {
         // queue now may be judged by what the walk below finds.
         let mut kmsg_left = kmsg.slots();
         let full = self.walk(now_ns, ring) || ring.is_crowded();
+        let hurries = ring.is_filling() || kmsg_left > QUEUE_RECORDS / 2;
         let mut progress = Progress::default();
         let mut entries = 0;
         loop {
-            if entries == ROUND_ENTRIES {
+            if entries >= ROUND_ENTRIES && !hurries {
                 progress.more = true;
                 break;
             }

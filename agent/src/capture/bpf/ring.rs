@@ -130,6 +130,10 @@ impl RecordRing for MappedRing {
         self.ahead - self.released > self.size_bytes as u64 / 2
     }
 
+    fn is_filling(&self) -> bool {
+        self.ahead - self.released > self.size_bytes as u64 / 8
+    }
+
     fn ready(&self) -> bool {
         self.pending() && self.header(self.ahead).load(Ordering::Acquire) & BUSY == 0
     }

@@ -22,11 +22,19 @@ struct TestRing {
     end: u64,
     released: u64,
     crowded_bytes: u64,
+    is_filling: bool,
 }
 
 impl Default for TestRing {
     fn default() -> Self {
-        Self { items: VecDeque::new(), ahead: 0, end: 0, released: 0, crowded_bytes: u64::MAX }
+        Self {
+            items: VecDeque::new(),
+            ahead: 0,
+            end: 0,
+            released: 0,
+            crowded_bytes: u64::MAX,
+            is_filling: false,
+        }
     }
 }
 
@@ -53,6 +61,9 @@ impl RecordRing for TestRing {
     }
     fn is_crowded(&self) -> bool {
         self.end - self.released > self.crowded_bytes
+    }
+    fn is_filling(&self) -> bool {
+        self.is_filling
     }
     fn bytes(&self, item: RingItem) -> &[u8] {
         assert!(item.start >= self.released, "read after release");
@@ -604,4 +615,15 @@ fn a_record_that_the_kernel_lost_is_told_missing() {
     sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
     let lost = Settled::Missing { first_seq: 7, count: 1, reason: MissingReason::KernelOverwrote };
     assert_eq!(sink.0, [lost]);
+}
+
+#[test]
+fn a_ring_that_fills_up_is_emptied_at_once() {
+    let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
+    let mut ring = TestRing { is_filling: true, ..TestRing::default() };
+    let mut sink = TestSink::default();
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
+    (0..7000).for_each(|seq| ring.push(whole(seq, FLAG_FINAL, b"x")));
+    assert!(!sequencer.poll(1, &mut ring, &mut consumer, &mut sink).more);
+    assert_eq!((sequencer.next_seq(), ring.released), (7000, ring.end));
 }
