@@ -67,18 +67,24 @@ impl Cursor {
 /// Where a record lies that is to be read once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    seq: u64,
+    /// Its halves, lower one first: each target remembers thousands of places, and so none has
+    /// padding.
+    seq: [u32; 2],
     position: Position,
 }
 
 impl Place {
     /// Of no record.
-    pub const NOWHERE: Self = Self { seq: 0, position: Position::NOWHERE };
+    pub const NOWHERE: Self = Self { seq: [0; 2], position: Position::NOWHERE };
+
+    fn new(seq: u64, position: Position) -> Self {
+        Self { seq: [seq as u32, (seq >> 32) as u32], position }
+    }
 
     /// Seq of the record.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.seq
+        u64::from(self.seq[1]) << 32 | u64::from(self.seq[0])
     }
 }
 
@@ -159,7 +165,7 @@ impl Store {
         let bytes = self.pool.bytes_at(&position);
         Some(match entry::missing_reason(bytes) {
             Some(reason) => Entry::Missing { count: end_seq - first_seq, reason },
-            None => Entry::Record(entry::read(bytes), Place { seq: first_seq, position }),
+            None => Entry::Record(entry::read(bytes), Place::new(first_seq, position)),
         })
     }
 

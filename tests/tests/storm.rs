@@ -41,7 +41,7 @@ const SEED_VARIABLE: &str = "NETCONSOLE_AGENT_SEED";
 const PORT: u16 = 6666;
 const EVENTS_PER_S: u64 = 20;
 /// Less than this share of the changes and of the lines, and it is no storm.
-const STORM_MIN: f64 = 0.8;
+const STORM_MIN: f64 = 0.5;
 const WRITERS: usize = 2;
 const LINES_PER_S_EACH: u64 = 10_000;
 /// Writers write so many lines and then wait for their time.
