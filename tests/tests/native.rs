@@ -17,7 +17,7 @@ const TARGET: &str =
     "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"xdp\"\npace = \"off\"\n";
 const QUIET: Duration = Duration::from_millis(400);
 
-/// Records of every level, of lengths from 0 to 1000 and of all byte values. Two
+/// Records of every level, of lengths from 0 to the longest and of all byte values. Two
 /// writers get different ones.
 fn mixed(writer: u64, count: u64) -> Vec<Vec<u8>> {
     // A multiplicative generator: any mix will do, but the same at each run.
@@ -32,7 +32,8 @@ fn mixed(writer: u64, count: u64) -> Vec<Vec<u8>> {
             let mut record = format!("<{}>w{writer} {index} ", random() % 192).into_bytes();
             let length = match index % 10 {
                 0 => 0,
-                9 => 1000,
+                // With the newline as much as the kernel takes (`PRINTKRB_RECORD_MAX`).
+                9 => 1023,
                 _ => random() as usize % 1000,
             };
             if length == 0 {

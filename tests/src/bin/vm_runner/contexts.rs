@@ -38,8 +38,8 @@ const KEY_L: u8 = 0x26;
 const KEY_P: u8 = 0x19;
 const LET_GO: u8 = 0x80;
 
-/// Records that are a piece of a broken text.
-const PIECES_WANTED: u64 = 3;
+/// How many records must be pieces of broken texts.
+const PIECES_WANTED: u64 = 1;
 const PIECES_ROUNDS_MAX: u32 = 30;
 
 /// Allows what the records need.
@@ -177,20 +177,27 @@ fn continuations_of_two_cpus() -> Result<()> {
     bail!("no text in pieces was broken up in {PIECES_ROUNDS_MAX} rounds")
 }
 
-/// The help of sysrq comes in thirty pieces, the state of the memory in more.
+/// The help of sysrq comes in thirty pieces, the state of the memory in more. One CPU goes on
+/// with whole records, as fast as it can.
 fn both_cpus_print_pieces() -> Result<()> {
     let start = Arc::new(AtomicBool::new(false));
-    let on_cpu = |cpu: usize| {
+    let on_cpu = |name: &str, cpu: usize, helps: u32, records: u32| {
         let start = Arc::clone(&start);
-        on_thread("vm_pieces", cpu, move || {
+        on_thread(name, cpu, move || {
+            let mut kmsg = OpenOptions::new().write(true).open("/dev/kmsg").context("open kmsg")?;
             while !start.load(Ordering::Acquire) {
                 std::hint::spin_loop();
             }
-            (0..4).try_for_each(|_| sysrq_help())?;
+            (0..helps).try_for_each(|_| sysrq_help())?;
+            for number in 0..records {
+                let record = format!("<14>disturbance by CPU {cpu}, {number}\n");
+                kmsg.write_all(record.as_bytes()).context("write to /dev/kmsg")?;
+            }
             fs::write("/proc/sysrq-trigger", "m").context("ask for the state of the memory")
         })
     };
-    let threads = [on_cpu(DISTURBER_CPU)?, on_cpu(WRITER_CPU)?];
+    let threads =
+        [on_cpu("vm_disturber", DISTURBER_CPU, 1, 60)?, on_cpu("vm_pieces", WRITER_CPU, 5, 0)?];
     start.store(true, Ordering::Release);
     threads.into_iter().try_for_each(join)
 }

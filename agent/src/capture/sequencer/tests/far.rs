@@ -43,9 +43,8 @@ fn whole_records_are_settled_and_gaps_are_told() {
         for seq in (first..first + 6).chain(first + 10..first + 16) {
             ring.push(whole(seq, FLAG_FINAL, &text_of(seq)));
         }
-        // First /dev/kmsg is asked for them.
-        for now_ns in [1, 1 + PATIENCE_NS, 1 + 2 * PATIENCE_NS] {
-            sequencer.poll(now_ns, &mut ring, &mut consumer, &mut sink);
+        for round in 0..4 {
+            sequencer.poll(1 + round * PATIENCE_NS, &mut ring, &mut consumer, &mut sink);
         }
         let gap =
             Settled::Missing { first_seq: first + 6, count: 4, reason: MissingReason::NotCaptured };
