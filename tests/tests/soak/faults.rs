@@ -147,7 +147,7 @@ impl<'a> Scene<'a> {
         let agent = Agent::start(&pair.left, AGENT, &targets(0), TARGETS.len());
         let memory = MemoryLimit::new();
         if let Err(reason) = &memory {
-            println!("SKIPPED: soak: memory pressure: {reason}");
+            println!("SOAK without memory pressure: {reason}");
         }
         let view = agent.view();
         let first_seqs = TARGETS.map(|(name, _)| view.target(name).account.first_seq);

@@ -400,6 +400,29 @@ mod tests {
     }
 
     #[test]
+    fn what_vanishes_must_do_so_where_the_link_was_changed() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let run = |count: u64| RunOfTarget {
+            first_generation: 0,
+            seqs: 0..count,
+            account: None,
+            times: begin..=at(count),
+            final_account: None,
+        };
+        let is_right = |missing: Range<u64>| {
+            let came = (0..1_000).filter(|seq| !missing.contains(seq));
+            let frames = came.map(|seq| (at(seq), record(seq, 0))).collect();
+            let judge = || Judgement::of("it", &frames, &[run(1_000)], &[at(500)..=at(520)]);
+            catch_unwind(AssertUnwindSafe(judge)).is_ok()
+        };
+        assert!(is_right(500..500) && is_right(450..451) && is_right(600..601));
+        assert!(!is_right(300..301), "before");
+        assert!(!is_right(700..701), "after");
+        assert!(!is_right(500..503), "more than 0.2 %");
+    }
+
+    #[test]
     fn a_record_that_was_broken_off_begins_anew() {
         let now = Instant::now();
         let part = |text: &str| (now, format!("6,7,1,-,ncfrag={text}").into_bytes());
