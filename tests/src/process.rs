@@ -68,6 +68,41 @@ impl Memory {
     }
 }
 
+/// Everything that a process may leak.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Of these, sockets.
+    pub sockets: usize,
+    /// Mapped rings of sockets.
+    pub rings: usize,
+    /// The frames of a socket are pinned, and so resident.
+    pub memory: Memory,
+}
+
+impl Footprint {
+    /// Reads `/proc/PID`.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let links: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("its descriptors")
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .collect();
+        let sockets = links.iter().filter(|link| link.to_string_lossy().starts_with("socket:"));
+        let maps = read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
+        Self {
+            descriptors: links.len(),
+            sockets: sockets.count(),
+            rings: maps.lines().filter(|line| line.contains("socket:")).count(),
+            memory: Memory::of(pid),
+        }
+    }
+}
+
 /// How the machine's CPUs have spent their time so far, in ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineTimes {

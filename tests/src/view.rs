@@ -105,6 +105,9 @@ pub struct AccountView {
     pub queued: u64,
     /// Whether the sum is right, as the agent sees it.
     pub balances: bool,
+    /// How often it has been wrong.
+    #[serde(default)]
+    pub unbalanced: u64,
 }
 
 impl AccountView {
@@ -141,6 +144,10 @@ impl View {
         stream.write_all(b"{\"cmd\":\"status\",\"v\":1}\n").ok()?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).ok()?;
+        // It may end in the middle of its answer.
+        if !line.ends_with('\n') {
+            return None;
+        }
         let reply: Reply = serde_json::from_str(&line)
             .unwrap_or_else(|error| panic!("{error} in the status {line}"));
         reply.status

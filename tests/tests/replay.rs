@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use agent_tests::{
@@ -23,8 +23,6 @@ use rustix::process::Signal;
 const PORT: u16 = 6666;
 const TARGET: &str = "[target.peer]\nremote = \"192.0.2.2:6666\"\npace = \"off\"\n";
 const QUIET: Duration = Duration::from_millis(400);
-/// Names the seed to use.
-const SEED_VARIABLE: &str = "NETCONSOLE_AGENT_SEED";
 /// Records that one kick may hand over, and so the most that may come twice after a kill.
 const BATCH: usize = 256;
 
@@ -189,11 +187,7 @@ fn two_hundred_kills_lose_nothing() {
         return;
     }
     let kills = if quick() { 15 } else { 200 };
-    let seed = std::env::var(SEED_VARIABLE).ok().map_or_else(
-        || UNIX_EPOCH.elapsed().expect("a time").as_nanos() as u64,
-        |seed| seed.parse().expect("the seed is a number"),
-    );
-    println!("KILLS seed {seed}; {SEED_VARIABLE}={seed} repeats it");
+    let seed = agent_tests::seed("KILLS");
     let mut random = fastrand::Rng::with_seed(seed);
     let pair = Pair::new();
     let _unlimited = Unlimited::new();

@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use agent_tests::{
@@ -30,14 +30,12 @@ use agent_tests::{
     kmsg::{Unlimited, mark, seq_of},
     lan::Lan,
     netns::{mac_text, xdp_or_skip},
-    process::Memory,
+    process::{Footprint, Memory},
     quick,
     stream::is_notice,
     view::{TargetView, View},
 };
 
-/// Names the seed to use.
-const SEED_VARIABLE: &str = "NETCONSOLE_AGENT_SEED";
 const PORT: u16 = 6666;
 const EVENTS_PER_S: u64 = 20;
 /// Less than this share of the changes and of the lines, and it is no storm.
@@ -400,36 +398,6 @@ fn story(log: &str, history: &[(SystemTime, String)], at: SystemTime) -> String 
     lines.join("\n")
 }
 
-/// Everything that a process may leak.
-#[derive(Debug)]
-struct Footprint {
-    descriptors: usize,
-    sockets: usize,
-    /// Mapped rings of sockets.
-    rings: usize,
-    /// The frames of a socket are pinned, and so resident.
-    memory: Memory,
-}
-
-impl Footprint {
-    fn of(pid: u32) -> Self {
-        let links: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .expect("its descriptors")
-            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-            .collect();
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
-        Self {
-            descriptors: links.len(),
-            sockets: links
-                .iter()
-                .filter(|link| link.to_string_lossy().starts_with("socket:"))
-                .count(),
-            rings: maps.lines().filter(|line| line.contains("socket:")).count(),
-            memory: Memory::of(pid),
-        }
-    }
-}
-
 fn wait(agent: &Agent, what: &str, wanted: impl Fn(&TargetView) -> bool) -> TargetView {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
@@ -452,11 +420,8 @@ fn a_storm_of_changes_under_load() {
         return;
     }
     let length = Duration::from_secs(if quick() { 10 } else { 60 });
-    let seed = std::env::var(SEED_VARIABLE).ok().map_or_else(
-        || UNIX_EPOCH.elapsed().expect("a time").as_nanos() as u64,
-        |seed| seed.parse().expect("the seed is a number"),
-    );
-    println!("STORM seed {seed}, {} s; {SEED_VARIABLE}={seed} repeats it", length.as_secs());
+    let seed = agent_tests::seed("STORM");
+    println!("STORM {} s", length.as_secs());
 
     let lan = Lan::new();
     let _unlimited = Unlimited::new();

@@ -12,6 +12,7 @@ mod fuzz;
 mod run;
 mod setup;
 mod signals;
+mod soak;
 mod summary;
 mod test;
 mod toolchain;
@@ -44,6 +45,8 @@ enum Command {
     Demo,
     /// Compare the agent with the kernel's own netconsole in VMs with stock Debian kernels
     Vm(vm::Args),
+    /// Let the agent run under random faults for some minutes and account for every record (needs root)
+    Soak(soak::Args),
     /// Run every benchmark
     Bench(bench::Args),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
         Command::Vm(args) => vm::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

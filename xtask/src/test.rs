@@ -22,7 +22,7 @@ const INSTALLED: &str = "/usr/bin/netconsole-agent";
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the fuzz targets and the VM tests, and make the storm a short one
+    /// Leave out the fuzz targets and the VM tests, and make storm and soak short ones
     #[arg(long)]
     quick: bool,
 }
