@@ -15,14 +15,14 @@ use tokio::{
 
 use super::{
     desk::Desk,
-    manager::{Manager, extradata::ExtraData, targets::warn_of},
-    metrics::{self, Page, Question, server::MetricsError, view::Scrape},
+    manager::{Manager, extradata::ExtraData, targets::open_checkpoint},
+    metrics::{self, server::MetricsError},
     netdev::{self, NetdevSource, readable_events},
-    progress::{Progress, Turns, Watchdog},
+    progress::{Progress, Watchdog},
     protocol::{Reply, Request},
     settings::{HostFormat, Prepared, SettingsError, SettingsMaker},
     socket::{self, Asked, Refusals, SocketUse},
-    status::{CaptureStatus, ShedStatus, Status},
+    view::ControlView,
 };
 use crate::{
     capture::{
@@ -129,19 +129,8 @@ impl Agent {
         let checkpoints = checkpoints
             .inspect_err(|error| tracing::warn!(%error, "No target has a checkpoint."))
             .ok();
-        let (kept, ended_at): (Vec<_>, Vec<_>) = config
-            .targets
-            .iter()
-            .map(|target| match checkpoints.as_ref()?.of(&target.name) {
-                Ok((checkpoint, ended_at)) => Some((checkpoint, ended_at)),
-                Err(error) => {
-                    warn_of(&target.name, &error);
-                    None
-                }
-            })
-            .map(|opened| opened.unzip())
-            .map(|(checkpoint, ended_at)| (checkpoint, ended_at.flatten()))
-            .unzip();
+        let opened = |target: &config::Target| open_checkpoint(checkpoints.as_ref(), &target.name);
+        let (kept, ended_at): (Vec<_>, Vec<_>) = config.targets.iter().map(opened).unzip();
         let Capture {
             report,
             mut probes,
@@ -401,103 +390,6 @@ async fn flush_log(log: &mut Option<ProgramsLog>) {
             }
         }
         None => std::future::pending().await,
-    }
-}
-
-/// What `status` looks at besides the targets.
-struct ControlView<'a> {
-    started: Instant,
-    source: &'a SourceReport,
-    begin: Begin,
-    netdev_by: String,
-    probes: Option<&'a Probes>,
-    pump_stats: &'a PumpStats,
-    kmsg_stats: &'a KmsgStats,
-    refusals: &'a Refusals,
-    started_at: SystemTime,
-    store_bytes: usize,
-    metrics_error: Option<String>,
-}
-
-impl ControlView<'_> {
-    /// The turns of the data threads' loops, as they count them.
-    fn turns(&self, kmsg_ended: bool) -> Turns {
-        let kmsg = self.kmsg_stats;
-        // It counts what it reads, and its waits; a nap is neither, but follows one of them.
-        let kmsg = [&kmsg.read, &kmsg.wakeups, &kmsg.overwritten, &kmsg.malformed];
-        let kmsg = kmsg.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        [Some(self.pump_stats.rounds.load(Ordering::Relaxed)), (!kmsg_ended).then_some(kmsg)]
-    }
-
-    fn page(
-        &self,
-        question: Question,
-        manager: &Manager,
-        desk: &Desk,
-        progress: &Progress,
-    ) -> Page {
-        match question {
-            Question::Metrics => self.scrape(manager, desk, progress).page(),
-            Question::Health => metrics::view::health(progress),
-            Question::Ready => metrics::view::ready(progress, &self.status(manager, desk)),
-        }
-    }
-
-    fn scrape(&self, manager: &Manager, desk: &Desk, progress: &Progress) -> Scrape {
-        let Status { capture, refused, config_generation, config_error, .. } =
-            self.status(manager, desk);
-        Scrape {
-            version: env!("CARGO_PKG_VERSION"),
-            started: self.started_at,
-            config_generation,
-            config_good: config_error.is_none(),
-            store_bytes: self.store_bytes,
-            capture,
-            programs: self.probes.map(Probes::runs).unwrap_or_default(),
-            refused,
-            still: progress.still(),
-            targets: manager.scrape(),
-        }
-    }
-
-    fn status(&self, manager: &Manager, desk: &Desk) -> Status {
-        let programs = self.probes.map(Probes::counters).unwrap_or_default();
-        let (pump, kmsg) = (self.pump_stats, self.kmsg_stats);
-        let errno = kmsg.failed_errno.load(Ordering::Relaxed);
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_s: self.started.elapsed().as_secs(),
-            capture: CaptureStatus {
-                source: self.source.kind.name().to_owned(),
-                hook: self.source.hook.map(|hook| hook.name().to_owned()),
-                reason: self.source.reason.clone(),
-                netdev_events: self.netdev_by.clone(),
-                first_seq: self.begin.first_seq,
-                captured: programs.captured,
-                ring_full: programs.ring_full,
-                shed: ShedStatus::new(programs.shed),
-                read_errors: programs.read_error,
-                recursion_misses: programs.recursion_misses,
-                kmsg_read: kmsg.read.load(Ordering::Relaxed),
-                kmsg_overwritten: kmsg.overwritten.load(Ordering::Relaxed),
-                kmsg_failed: (errno != 0)
-                    .then(|| io::Error::from_raw_os_error(errno as i32).to_string()),
-                approximated: pump.approximated.load(Ordering::Relaxed),
-                backfilled: pump.backfilled.load(Ordering::Relaxed),
-                replayed: pump.replayed.load(Ordering::Relaxed),
-                malformed: pump.malformed.load(Ordering::Relaxed),
-                mismatched: pump.mismatched.load(Ordering::Relaxed),
-                wakeups: pump.wakeups.load(Ordering::Relaxed)
-                    + kmsg.wakeups.load(Ordering::Relaxed),
-            },
-            targets: manager.status(),
-            config_error: desk.error.clone(),
-            config_generation: desk.generation,
-            removed: desk.removed.clone(),
-            refused: self.refusals.read(),
-            metrics_error: self.metrics_error.clone(),
-        }
     }
 }
 

@@ -17,4 +17,5 @@ pub mod socket;
 mod sockets;
 pub mod status;
 mod suspicion;
+mod view;
 mod way;

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Manager, RESOLVE_PATIENCE, messages::random};
 use crate::{
-    checkpoint::CheckpointError,
+    checkpoint::{Checkpoint, Checkpoints},
     clock, config,
     control::{
         life::Life,
@@ -21,13 +21,21 @@ use crate::{
     },
 };
 
-/// A target without a checkpoint works; only the start after this one does not know where it ended.
-pub(in crate::control) fn warn_of(target: &str, error: &CheckpointError) {
-    tracing::warn!(
-        target_name = target,
-        %error,
-        "After the next start some records may come twice."
-    );
+/// A target's checkpoint, and how far an earlier run came with it. Without one it works all the
+/// same; only the start after this one does not know where it ended.
+pub(in crate::control) fn open_checkpoint(
+    checkpoints: Option<&Checkpoints>,
+    target: &str,
+) -> (Option<Checkpoint>, Option<u64>) {
+    match checkpoints.map(|checkpoints| checkpoints.of(target)) {
+        Some(Ok((checkpoint, ended_at))) => (Some(checkpoint), ended_at),
+        Some(Err(error)) => {
+            let why = "After the next start some records may come twice.";
+            tracing::warn!(target_name = target, %error, "{why}");
+            (None, None)
+        }
+        None => (None, None),
+    }
 }
 
 impl Manager {
@@ -100,11 +108,8 @@ impl Manager {
         };
         self.places[place] = true;
         let prepared = Prepared::new(settings);
-        let checkpoint = self.checkpoints.as_ref().and_then(|checkpoints| {
-            let opened = checkpoints.of(&wanted.name);
-            opened.map_err(|error| warn_of(&wanted.name, &error)).ok()
-        });
-        let target = prepared.for_the_pump(None, checkpoint.map(|(checkpoint, _)| checkpoint));
+        let (checkpoint, _) = open_checkpoint(self.checkpoints.as_ref(), &wanted.name);
+        let target = prepared.for_the_pump(None, checkpoint);
         self.link.send(Command::Add { index: place, target });
         self.live(place, order, wanted.clone(), prepared);
     }
