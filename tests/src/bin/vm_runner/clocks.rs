@@ -63,7 +63,8 @@ fn disturb(agent: &Agent) -> Result<()> {
     suspend()?;
     let suspended_s = (suspended_ns() - before_ns) / 1_000_000_000;
     say(&format!("INFO suspended {suspended_s}"));
-    ensure!(suspended_s + 2 >= SUSPEND_S, "the suspend took {suspended_s} s");
+    // The alarm was set before; a busy machine takes seconds to fall asleep.
+    ensure!(suspended_s + 6 >= SUSPEND_S, "the suspend took {suspended_s} s");
     keepalives_after(agent, first, SOON).context("right after the resume")?;
     limited("after the resume", LIMITED_RECORDS)?;
     for (name, hours) in [("an hour forth", 1), ("an hour back", -1), ("back again", -1)] {
