@@ -31,6 +31,8 @@ const SLOW: &str = "100/s";
 /// Over everything that the agent does at once, such as a socket that it opens.
 const MEMORY_HIGH_BYTES: u64 = 2 << 20;
 const MEMORY_MAX_BYTES: u64 = 16 << 20;
+/// The store, the ring and the frames alone.
+const MEMORY_USED_MIN_BYTES: u64 = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What can happen.
@@ -365,6 +367,8 @@ impl<'a> Scene<'a> {
         self.wait_until_active();
         let limit = |memory: &MemoryLimit| {
             let used_bytes = memory.used_bytes();
+            // Else the limits would be no pressure.
+            assert!(used_bytes >= MEMORY_USED_MIN_BYTES, "{used_bytes} in the cgroup");
             memory.set(Some((used_bytes + MEMORY_HIGH_BYTES, used_bytes + MEMORY_MAX_BYTES)));
         };
         self.memory.iter().for_each(limit);
