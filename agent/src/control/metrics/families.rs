@@ -189,6 +189,21 @@ pub static FAMILIES: &[Family] = &[
         "Records that found the programs' ring full.",
         |scrape, to| to.counter(&[], scrape.capture.ring_full),
     ),
+    Family {
+        labels: &["level"],
+        ..of_agent(
+            "capture_shed",
+            Kind::Counter,
+            "Records that the programs left out while the ring filled up (commit source).",
+            |scrape, to| {
+                let shed = scrape.capture.shed;
+                to.counter(&[("level", "debug")], shed.debug)?;
+                to.counter(&[("level", "info")], shed.info)?;
+                to.counter(&[("level", "notice")], shed.notice)?;
+                to.counter(&[("level", "warning")], shed.warning)
+            },
+        )
+    },
     of_agent(
         "capture_read_errors",
         Kind::Counter,

@@ -29,7 +29,7 @@ const LIMITED_RECORDS: u64 = 8;
 
 pub(super) fn run() -> Result<()> {
     let settings = format!(
-        "[agent]\ncontrol_socket = \"{SOCKET}\"\n\
+        "[agent]\ncontrol_socket = \"{SOCKET}\"\nreplay = \"none\"\n\
          [target.all]\nremote = \"{REMOTE}:{PORT_ALL}\"\nmax_level = \"debug\"\nkeepalive = \"10s\"\n\
          [target.limited]\nremote = \"{REMOTE}:{PORT_LIMITED}\"\nmax_level = \"debug\"\n\
          facility = [\"local0\"]\nrate = \"5/10s\"\n"

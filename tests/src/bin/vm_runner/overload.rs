@@ -26,7 +26,7 @@ const BEHIND_MAX: u64 = 1_000;
 
 pub(super) fn run() -> Result<()> {
     let settings = format!(
-        "[agent]\ncontrol_socket = \"{SOCKET}\"\ncapture = \"commit\"\nring = \"256KiB\"\n\
+        "[agent]\ncontrol_socket = \"{SOCKET}\"\nreplay = \"none\"\ncapture = \"commit\"\nring = \"256KiB\"\n\
          [target.one]\nremote = \"{REMOTE}:{PORT}\"\nmax_level = \"debug\"\n"
     );
     with_agent(PHASE, &settings, |agent| {
