@@ -1,5 +1,6 @@
 //! A cgroup whose memory can be limited; removed on drop, when nothing runs in it any more.
-//! cgroup v2 only (`Documentation/admin-guide/cgroup-v2.rst`, "Memory").
+//! Version 2 (`Documentation/admin-guide/cgroup-v2.rst`, "Memory"), else version 1
+//! (`cgroup-v1/memory.rst`), which has no limit that only takes memory back.
 
 use std::{
     fs,
@@ -11,25 +12,36 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {
     folder: PathBuf,
+    version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
 }
 
 impl MemoryLimit {
     /// Makes the cgroup, or says why there is none.
     pub(crate) fn new() -> Result<Self, String> {
         let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
-        let root = mounts
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>())
-            .find(|fields| fields.get(2) == Some(&"cgroup2"))
-            .ok_or("cgroup v2 is not mounted")?[1];
-        let root = Path::new(root);
-        let enabled = fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
-        if !enabled.split_whitespace().any(|name| name == "memory") {
-            return Err(format!("no memory controller in {}", root.display()));
-        }
-        let folder = root.join(format!("nca-soak-{}", std::process::id()));
+        let mounts = || mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let controls = |root: &str| {
+            let enabled = fs::read_to_string(Path::new(root).join("cgroup.subtree_control"));
+            enabled.unwrap_or_default().split_whitespace().any(|name| name == "memory")
+        };
+        let two = mounts().find(|fields| fields[2] == "cgroup2" && controls(fields[1]));
+        let one = || {
+            let has_memory = |options: &str| options.split(',').any(|option| option == "memory");
+            mounts().find(|fields| fields[2] == "cgroup" && has_memory(fields[3]))
+        };
+        let (fields, version) = match two {
+            Some(fields) => (fields, Version::Two),
+            None => (one().ok_or("no cgroup hierarchy has the memory controller")?, Version::One),
+        };
+        let folder = Path::new(fields[1]).join(format!("nca-soak-{}", std::process::id()));
         fs::create_dir(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
-        Ok(Self { folder })
+        Ok(Self { folder, version })
     }
 
     /// Puts a process into it. What it allocated before counts elsewhere.
@@ -39,16 +51,28 @@ impl MemoryLimit {
 
     /// Memory in use, in bytes.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let path = self.folder.join("memory.current");
+        let file = match self.version {
+            Version::One => "memory.usage_in_bytes",
+            Version::Two => "memory.current",
+        };
+        let path = self.folder.join(file);
         let text = fs::read_to_string(path).expect("the memory in use");
         text.trim().parse().expect("bytes")
     }
 
     /// Sets the limits above which memory is taken back, and above which it is killed.
     pub(crate) fn set(&self, limits_bytes: Option<(u64, u64)>) {
-        let text = |bytes: Option<u64>| bytes.map_or("max".to_owned(), |bytes| bytes.to_string());
-        self.write("memory.max", &text(limits_bytes.map(|(_, most)| most)));
-        self.write("memory.high", &text(limits_bytes.map(|(high, _)| high)));
+        let text = |bytes: Option<u64>, none: &str| {
+            bytes.map_or(none.to_owned(), |bytes| bytes.to_string())
+        };
+        let most = limits_bytes.map(|(_, most)| most);
+        match self.version {
+            Version::One => self.write("memory.limit_in_bytes", &text(most, "-1")),
+            Version::Two => {
+                self.write("memory.max", &text(most, "max"));
+                self.write("memory.high", &text(limits_bytes.map(|(high, _)| high), "max"));
+            }
+        }
     }
 
     fn write(&self, file: &str, text: &str) {
