@@ -5,13 +5,12 @@
 
 use std::fmt::{self, Write as _};
 
-use prometheus_client::{
-    encoding::{EncodeGaugeValue, MetricEncoder, NoLabelSet},
-    metrics::MetricType,
-    registry::Unit,
-};
+use prometheus_client::{metrics::MetricType, registry::Unit};
 
-use super::view::{Scrape, TargetScrape, unix_s};
+use super::{
+    samples::Samples,
+    view::{Scrape, TargetScrape, unix_s},
+};
 use crate::{
     control::progress::THREADS,
     ledger::{Ledger, LostReason},
@@ -465,62 +464,6 @@ pub static FAMILIES: &[Family] = &[
 
 fn each(scrape: &Scrape, sample: impl FnMut(&TargetScrape) -> fmt::Result) -> fmt::Result {
     scrape.targets.iter().try_for_each(sample)
-}
-
-type Labels<'a> = [(&'a str, &'a str)];
-
-/// Takes the series of one metric.
-pub(super) struct Samples<'a> {
-    labels: &'static [&'static str],
-    metric: MetricEncoder<'a>,
-}
-
-impl<'a> Samples<'a> {
-    pub(super) fn new(family: &Family, metric: MetricEncoder<'a>) -> Self {
-        Self { labels: family.labels, metric }
-    }
-
-    /// Writes one series.
-    fn series(
-        &mut self,
-        labels: &Labels<'_>,
-        write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
-    ) -> fmt::Result {
-        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.labels), "{labels:?}");
-        if labels.is_empty() {
-            return write(&mut self.metric);
-        }
-        write(&mut self.metric.encode_family(&labels)?)
-    }
-
-    fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
-        self.series(labels, |metric| metric.encode_counter::<NoLabelSet, _, f64>(&value, None))
-    }
-
-    fn counter_s(&mut self, labels: &Labels<'_>, seconds: f64) -> fmt::Result {
-        self.series(labels, |metric| metric.encode_counter::<NoLabelSet, _, f64>(&seconds, None))
-    }
-
-    fn gauge(&mut self, labels: &Labels<'_>, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.series(labels, |metric| metric.encode_gauge(&value))
-    }
-
-    fn info(&mut self, labels: &Labels<'_>) -> fmt::Result {
-        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.labels), "{labels:?}");
-        self.metric.encode_info(&labels)
-    }
-
-    fn histogram(&mut self, labels: &Labels<'_>, target: &TargetScrape) -> fmt::Result {
-        let heals = &target.heals;
-        self.series(labels, |metric| {
-            let sum = heals.total().as_secs_f64();
-            metric.encode_histogram::<NoLabelSet>(sum, heals.count(), &heals.buckets(), None)
-        })
-    }
-
-    fn of_ledgers(&mut self, scrape: &Scrape, value: impl Fn(&Ledger) -> u64) -> fmt::Result {
-        each(scrape, |target| self.counter(&[("target", &target.name)], value(&target.ledger)))
-    }
 }
 
 /// The documentation of all metrics, as a table of Markdown.

@@ -9,6 +9,7 @@
 //! <https://prometheus.io/docs/practices/naming/>, the format is OpenMetrics 1.0.
 
 pub mod families;
+mod samples;
 pub mod server;
 pub mod view;
 

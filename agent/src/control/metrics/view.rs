@@ -13,7 +13,8 @@ use prometheus_client::{
 
 use super::{
     Page,
-    families::{FAMILIES, PREFIX, Samples},
+    families::{FAMILIES, PREFIX},
+    samples::Samples,
 };
 use crate::{
     capture::bpf::ProgramRuns,
