@@ -102,7 +102,7 @@ impl Run {
                 },
             })
         });
-        let status = serde_json::json!({ "capture": { "source": phase }, "targets": targets });
+        let status = serde_json::json!({ "capture": { "source": phase, "backfilled": 0 }, "targets": targets });
         self.report.info.insert(format!("status-{phase}"), status.to_string());
     }
 
