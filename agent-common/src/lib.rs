@@ -127,6 +127,46 @@ pub struct Sleeper {
     pub reserved: u32,
 }
 
+/// What the programs and the agent tell each other while the machine dies (map `LAST_WORDS`).
+///
+/// Programs write the first cache line, the agent the second. Nobody writes here before a panic
+/// but the agent when its configuration changes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LastWords {
+    /// CPU that called `panic` first, plus one; 0 while none has.
+    pub panic_cpu_plus_one: u32,
+    /// What proved it: an `ARMED_BY_*` number.
+    pub armed_by: u32,
+    /// `bpf_ktime_get_ns` of that moment.
+    pub armed_ktime_ns: u64,
+    /// The producers' position in `RECORDS` at that moment: what follows are last words.
+    pub armed_position: u64,
+    /// How long lines have been held in all.
+    pub spent_ns: u64,
+    /// Lines that were held.
+    pub held: u64,
+    /// Held lines that went on without having been acknowledged.
+    pub timed_out: u64,
+    /// Keeps what the agent writes in another cache line.
+    pub reserved: [u64; 2],
+    /// How long a line waits without the agent having handed on anything more; 0: it is not held.
+    pub hold_ns: u64,
+    /// How long all lines may be held together.
+    pub budget_ns: u64,
+    /// Position in `RECORDS` before which everything was handed to the network device.
+    pub acked_position: u64,
+    /// Address of the kernel's `panic_cpu`; 0 if it is not known.
+    pub panic_cpu_address: u64,
+}
+
+const _: () = assert!(core::mem::offset_of!(LastWords, hold_ns) == 64);
+
+/// [`LastWords::armed_by`]: the programs on `vpanic` or `panic` ran.
+pub const ARMED_BY_HOOK: u32 = 1;
+/// [`LastWords::armed_by`]: the kernel's `panic_cpu` was the printing CPU.
+pub const ARMED_BY_PANIC_CPU: u32 = 2;
+
 /// Indices of the per-CPU counters in the map `COUNTERS`.
 pub mod counter {
     /// Records written to the ring.
@@ -240,4 +280,6 @@ mod user {
     unsafe impl aya::Pod for super::Offsets {}
     // SAFETY: `repr(C)`, only `u32` fields, no padding, any bit pattern is valid.
     unsafe impl aya::Pod for super::Sleeper {}
+    // SAFETY: `repr(C)`, only integers, no padding, any bit pattern is valid.
+    unsafe impl aya::Pod for super::LastWords {}
 }

@@ -1,10 +1,11 @@
 //! The eBPF programs of netconsole-agent.
 //!
 //! `printk_*` copy kernel log records into the ring buffer `RECORDS`, `netdev_*` copy
-//! events of network devices into `NETDEV_EVENTS`. Each program exists once per
+//! events of network devices into `NETDEV_EVENTS`, `panic_*` prove that the kernel panics. Each program exists once per
 //! kind of hook; user space attaches one set and never two of the same job.
 //! The programs decide nothing but what is sacrificed while the ring fills up (`maps::shed`):
-//! filtering, order and joining happen in the agent.
+//! filtering, order and joining happen in the agent. And in a panic each line waits in the printing CPU
+//! until the agent has handed it on (`last_words`).
 #![no_std]
 #![no_main]
 #![allow(
@@ -14,6 +15,7 @@
 #![allow(missing_docs, reason = "the program and map macros generate undocumented items")]
 
 mod context;
+mod last_words;
 mod maps;
 mod netdev;
 mod printk;

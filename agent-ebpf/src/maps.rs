@@ -151,7 +151,7 @@ pub(crate) unsafe fn emit<T>(record: *mut T, len_bytes: u64) -> bool {
     true
 }
 
-const RECORDS_PTR: *mut RingBuf = (&raw const RECORDS).cast_mut();
+pub(crate) const RECORDS_PTR: *mut RingBuf = (&raw const RECORDS).cast_mut();
 
 /// Rings the doorbell if a thread sleeps. Must follow the commit of the record,
 /// whose `xchg` is the barrier between the record and this look.

@@ -19,6 +19,7 @@ use aya_log_ebpf::warn;
 
 use crate::{
     context::{self, read_u32, read_u64},
+    last_words::{hold, suspect},
     maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offset, opened, shed},
 };
 
@@ -102,8 +103,13 @@ fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
         copied = 0;
     }
     head.text_len_bytes = copied as u16;
+    // The word that every kernel's panic begins with; whether it is one is looked up.
+    if record_ref.text[0] == b'K' && record_ref.text[7] == b'p' {
+        suspect();
+    }
     // SAFETY: head and `copied` bytes of text are initialised.
     let _ = unsafe { emit(record, TEXT_AT_TEXT as u64 + copied) };
+    hold();
 }
 
 /// The whole record behind a `struct prb_reserved_entry`, at the entry of its commit.
@@ -171,9 +177,18 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
     head.text_len_bytes = copied as u16;
     // SAFETY: head, device info and `copied` bytes of text are initialised.
     let written = unsafe { emit(record, TEXT_AT_WHOLE as u64 + copied) };
-    if written && flags & FLAG_FINAL == 0 {
-        opened(seq);
+    if flags & FLAG_FINAL == 0 {
+        if written {
+            opened(seq);
+        }
+        // It may grow: the line that follows, or its final commit, waits for it.
+        return;
     }
+    // The first line of a panic is an emergency; whether it is one is looked up.
+    if head.level == 0 {
+        suspect();
+    }
+    hold();
 }
 
 struct Found {

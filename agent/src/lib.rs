@@ -17,6 +17,7 @@ pub mod failure;
 pub mod frame;
 pub mod handover;
 pub mod import;
+pub mod last_words;
 pub mod ledger;
 pub mod message;
 pub mod names;

@@ -9,6 +9,7 @@
 mod deliver;
 pub mod flight;
 mod gap;
+mod last_words;
 pub mod message;
 mod parts;
 pub mod recall;
@@ -23,7 +24,7 @@ use std::sync::{Arc, atomic::Ordering};
 use arc_swap::{ArcSwap, Cache};
 use rtrb::Consumer;
 
-pub use self::parts::{Command, PumpParts, PumpStats, Returned, TargetSeed};
+pub use self::parts::{Command, LastWordsParts, PumpParts, PumpStats, Returned, TargetSeed};
 use self::tap::Tap;
 pub use self::target::PumpTarget;
 use self::{
@@ -42,6 +43,7 @@ use crate::{
     egress::Egress,
     extradata::CgroupNames,
     handover::PumpEnd,
+    last_words::{ReportWatch, Watched},
     netconsole::Encoder,
     store::Store,
     target::Route,
@@ -55,8 +57,10 @@ pub const TARGETS_MAX: usize = 128;
 /// sequencer brings, and as many more, so that a target that fell behind catches up.
 const BATCH: usize = 2 * ROUND_ENTRIES;
 /// The ring is looked at this often even if nobody rings: a CPU with interrupts
-/// off cannot wake anybody.
-const LOOK_NS: u64 = 12_500_000;
+/// off cannot wake anybody. Less than a line is held in a panic.
+const LOOK_NS: u64 = 18_000_000;
+/// The same while the kernel prints a report.
+const QUICK_LOOK_NS: u64 = 1_000_000;
 /// How long to wait when the sockets take nothing: the first time, and the longest.
 const BLOCKED_NAP_FIRST_NS: u64 = 200_000;
 const BLOCKED_NAP_MAX_NS: u64 = LOOK_NS;
@@ -92,6 +96,8 @@ pub struct Pump {
     blocked_nap_ns: u64,
     /// Seqs settled since the last wait.
     settled: u64,
+    report: ReportWatch,
+    last_words: Option<LastWordsParts>,
 }
 
 impl Pump {
@@ -112,6 +118,7 @@ impl Pump {
             cgroups,
             unnamed,
             stats,
+            last_words,
         } = parts;
         Ok(Self {
             waiter: Waiter::new(waker, doorbell)?,
@@ -126,6 +133,8 @@ impl Pump {
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
             settled: 0,
+            report: ReportWatch::default(),
+            last_words,
             ring,
             kmsg,
             backfill,
@@ -141,13 +150,18 @@ impl Pump {
     /// control thread does after joining the thread.
     pub fn run(&mut self) {
         want_precise_naps();
+        self.take_place();
         loop {
+            if let Some(panic) = self.panic() {
+                self.panics(&panic);
+            }
             let now = now_ns();
             self.stats.rounds.fetch_add(1, Ordering::Relaxed);
             self.suspended.look(now, clock::boot_ns());
             self.obey(now);
-            let progress =
-                self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
+            self.report.round(now);
+            let mut sink = Watched { sink: &mut self.store, watch: &mut self.report };
+            let progress = self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut sink);
             if let Some(missing) = &progress.wanted {
                 self.backfill.ask(missing);
             }
@@ -181,18 +195,24 @@ impl Pump {
             Stop::Paced(due_ns) => Some(due_ns),
             _ => None,
         });
-        let mut until = [Some(now + LOOK_NS), progress.deadline_ns, self.stop_at_ns, paced.min()];
+        let look_ns = if self.report.is_open() { QUICK_LOOK_NS } else { LOOK_NS };
+        let mut until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, paced.min()];
         if held || in_flight {
             // A socket that takes nothing may be full for a moment, or its device
             // may be down for a week.
-            until[0] = Some(now + self.blocked_nap_ns);
+            until[0] = Some(now + self.blocked_nap_ns.min(look_ns));
             self.blocked_nap_ns = (2 * self.blocked_nap_ns).min(BLOCKED_NAP_MAX_NS);
         }
         let timeout_ns = until.into_iter().flatten().min().unwrap_or(now).saturating_sub(now);
-        let Self { ring, kmsg, handover, waiter, .. } = self;
-        waiter.sleep(timeout_ns, || {
+        let Self { ring, kmsg, handover, waiter, backfill, .. } = self;
+        let rang = waiter.sleep(timeout_ns, || {
             ring.ready() || kmsg.slots() > progress.kmsg_waiting || handover.has_command()
         });
+        // What came without a ring was printed with interrupts off: nobody has told the thread
+        // that reads the other halves either.
+        if !rang && ring.ready() {
+            backfill.waker.wake();
+        }
         self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -352,6 +372,7 @@ impl Pump {
             target.publish(&self.store);
         }
         self.stats.set_counts(&self.sequencer.counts());
+        self.publish_progress();
     }
 }
 

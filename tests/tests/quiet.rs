@@ -354,6 +354,7 @@ impl Running {
             cgroups: Arc::default(),
             unnamed: rtrb::RingBuffer::new(64).0,
             stats: Arc::new(PumpStats::default()),
+            last_words: None,
         })
         .expect("a pump");
         let counted = |run: Box<dyn FnOnce() + Send>| {

@@ -16,5 +16,5 @@ pub mod sequencer;
 pub mod wait;
 pub mod wake;
 
-pub use open::{Capture, CaptureError, Choice, SourceKind, SourceReport, open};
+pub use open::{Capture, CaptureError, Choice, LastWordsCapture, SourceKind, SourceReport, open};
 pub use replay::Replay;

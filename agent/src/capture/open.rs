@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use rtrb::{Consumer, RingBuffer};
 
 use super::{
-    bpf::{Doorbell, MappedRing, ProbeError, Probes, RecordHook},
+    bpf::{Alarm, Doorbell, MappedRing, PanicHook, ProbeError, Probes, RecordHook, RingView},
     kmsg::{Backfill, KmsgError, KmsgReader, KmsgStats, KmsgThread, QUEUE_RECORDS, Wanted},
     kmsg_record::KmsgRecord,
     replay::Replay,
@@ -79,6 +79,8 @@ pub enum CaptureError {
 pub struct Capture {
     /// Which source, and why.
     pub report: SourceReport,
+    /// What is needed to speak while the kernel panics, if there is a ring.
+    pub last_words: Option<LastWordsCapture>,
     /// The programs, if any; dropping them detaches.
     pub probes: Option<Probes>,
     /// For the pump.
@@ -109,6 +111,16 @@ pub struct Capture {
     pub shows_caller: bool,
 }
 
+/// What the programs give those who speak while the kernel panics.
+pub struct LastWordsCapture {
+    /// What they say and are told.
+    pub alarm: Alarm,
+    /// A look into the ring for each of the two who may speak.
+    pub views: [RingView; 2],
+    /// What proves a panic.
+    pub hook: Result<PanicHook, ProbeError>,
+}
+
 /// Opens a source. How far each target came in an earlier run of this boot decides with
 /// `replay` which of the records that were logged before are read.
 ///
@@ -123,14 +135,16 @@ pub fn open(
     let mut reader = KmsgReader::open()?;
     let before = reader.skip_to_end()?;
     let (report, mut probes) = attach(choice, ring_bytes)?;
-    let mapped = match &mut probes {
-        Some(probes) => Some(
-            probes
-                .take_records()
-                .and_then(|ring| Ok((ring, probes.take_doorbell()?)))
-                .map_err(|cause| CaptureError::Refused { kind: report.kind, cause })?,
-        ),
-        None => None,
+    let (mapped, last_words) = match &mut probes {
+        Some(probes) => {
+            let refused = |cause| CaptureError::Refused { kind: report.kind, cause };
+            let (ring, views) = probes.take_records().map_err(refused)?;
+            let doorbell = probes.take_doorbell().map_err(refused)?;
+            let alarm = probes.take_alarm().map_err(refused)?;
+            let last_words = LastWordsCapture { alarm, views, hook: probes.attach_panic() };
+            (Some((ring, doorbell)), Some(last_words))
+        }
+        None => (None, None),
     };
     // Attached first and read to the end after: what is logged in between comes
     // by both ways.
@@ -170,6 +184,7 @@ pub fn open(
         SourceKind::Tracepoint | SourceKind::Kmsg => (None, doorbell),
     };
     Ok(Capture {
+        last_words,
         probes,
         ring,
         doorbell: pump_doorbell,

@@ -119,6 +119,38 @@ impl<'a> RingRecord<'a> {
         })
     }
 
+    /// The record as far as a text alone tells: its time and level are estimated.
+    #[must_use]
+    pub fn approximated(&self, seq: u64, ts_ns: u64, level: u8) -> Record<'a> {
+        Record {
+            seq,
+            ts_ns,
+            facility: 0,
+            level,
+            cont: false,
+            caller: None,
+            text: self.text(),
+            subsystem: &[],
+            device: &[],
+            context: Some(self.context()),
+            approximated: true,
+            backfilled: false,
+        }
+    }
+
+    /// Appends to the text of a record that ends at `len_bytes` of `bytes`, as far as there is room;
+    /// returns where it ends now. `None` if it is no record.
+    pub fn append_text(bytes: &mut [u8], len_bytes: usize, text: &[u8]) -> Option<usize> {
+        let record = RingRecord::parse(bytes.get(..len_bytes)?)?;
+        let end = usize::from(record.u16_at(4)) + record.text().len();
+        let room = bytes.get_mut(end..)?;
+        let take = text.len().min(room.len()).min(usize::from(u16::MAX) - end);
+        room[..take].copy_from_slice(&text[..take]);
+        let text_len_bytes = u16::from_ne_bytes([bytes[6], bytes[7]]) + take as u16;
+        bytes[6..8].copy_from_slice(&text_len_bytes.to_ne_bytes());
+        Some(end + take)
+    }
+
     fn array(&self, at: usize, len_bytes: usize) -> &'a [u8] {
         &self.bytes[at..at + len_bytes]
     }

@@ -187,6 +187,18 @@ impl Sequencer {
         self.next_seq
     }
 
+    /// What a descriptor id lacks to be a seq (modulo 2^62), if it is known.
+    #[must_use]
+    pub fn id_base(&self) -> Option<u64> {
+        self.id_base
+    }
+
+    /// printk's clock less `CLOCK_MONOTONIC` in nanoseconds, from the newest join.
+    #[must_use]
+    pub fn clock_offset_ns(&self) -> i64 {
+        self.clock_offset_ns
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn counts(&self) -> SequencerCounts {
@@ -436,20 +448,8 @@ impl Sequencer {
             &self.text[..len_bytes]
         };
         self.counts.approximated += 1;
-        sink.record(&Record {
-            seq: self.next_seq,
-            ts_ns: half.ktime_ns().saturating_add_signed(self.clock_offset_ns),
-            facility: 0,
-            level: DEFAULT_LEVEL,
-            cont: false,
-            caller: None,
-            text,
-            subsystem: &[],
-            device: &[],
-            context: Some(half.context()),
-            approximated: true,
-            backfilled: false,
-        });
+        let ts_ns = half.ktime_ns().saturating_add_signed(self.clock_offset_ns);
+        sink.record(&Record { text, ..half.approximated(self.next_seq, ts_ns, DEFAULT_LEVEL) });
         Step::Settled(1)
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{AGENT, FILTER, Key, REMOTE, RULE, SYSDATA, TARGET, USERDATA};
+use super::keys::{
+    AGENT, FILTER, Key, LAST_WORDS, LAST_WORDS_KEYS, REMOTE, RULE, SYSDATA, TARGET, USERDATA,
+};
 use crate::netconsole::SysdataKey;
 
 /// A configuration with one target, in which every key is explained.
@@ -20,6 +22,10 @@ pub fn example() -> String {
 "
     .to_owned();
     for key in AGENT {
+        write_key(&mut text, key, "");
+    }
+    let _ = write!(text, "\n# What is done while the kernel panics.\n[{LAST_WORDS}]\n");
+    for key in LAST_WORDS_KEYS {
         write_key(&mut text, key, "");
     }
     text.push_str(

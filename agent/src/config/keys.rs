@@ -38,7 +38,24 @@ const fn table(name: &'static str) -> Key {
 }
 
 /// The tables of `agent.toml`.
-pub(super) const MAIN: &[Key] = &[table("agent"), table("defaults"), table("target")];
+pub(super) const MAIN: &[Key] =
+    &[table("agent"), table(LAST_WORDS), table("defaults"), table("target")];
+
+/// The table of what is done while the kernel panics.
+pub(super) const LAST_WORDS: &str = "last_words";
+
+/// `[last_words]`.
+pub(super) const LAST_WORDS_KEYS: &[Key] = &[
+    with_default(
+        "hold",
+        "\"20ms\"",
+        &[
+            "In a panic each line waits in the CPU that prints it until it has left the host; so long at",
+            "most without anything leaving. \"0s\": it does not wait, and the end may not get out.",
+        ],
+    ),
+    with_default("budget", "\"500ms\"", &["How long all lines of a panic may wait together."]),
+];
 
 /// `[agent]`.
 pub(super) const AGENT: &[Key] = &[

@@ -31,6 +31,7 @@ pub(super) type Placed<'t> = (DeTable<'t>, Range<usize>);
 #[derive(Debug, Default)]
 pub(super) struct Merged<'t> {
     pub(super) agent: Option<Placed<'t>>,
+    pub(super) last_words: Option<Placed<'t>>,
     pub(super) defaults: Option<Placed<'t>>,
     pub(super) targets: Vec<MergedTarget<'t>>,
     /// Targets of files that were removed live.
@@ -93,17 +94,18 @@ impl<'t> Merged<'t> {
         self.files.push(source.name.clone());
         let span = base..base + source.text.len().min(1);
         let is_main = source.role == Role::Main;
-        let known = if is_main { &["agent", "defaults", "target"][..] } else { &["target"] };
+        let known =
+            if is_main { keys::MAIN.iter().map(|key| key.name).collect() } else { vec!["target"] };
         // What a drop-in may not say is told in a better way.
         let mut top = Table::new(&root, "the file".to_owned(), span, keys::MAIN, findings);
-        for key in ["agent", "defaults"] {
+        for key in ["agent", keys::LAST_WORDS, "defaults"] {
             if let Some((_, span)) = top.table(key).filter(|_| !is_main) {
                 let message = format!("[{key}] is in a drop-in, which can only have targets");
                 top.problem(span, message, "write it into agent.toml".to_owned());
             }
         }
         top.table("target");
-        top.finish_naming(known.to_vec());
+        top.finish_naming(known);
         let mut section = |key: &str| match root.remove_entry(key) {
             Some((_, value)) => {
                 let span = value.span();
@@ -116,7 +118,8 @@ impl<'t> Merged<'t> {
             None => None,
         };
         if is_main {
-            [self.agent, self.defaults] = [section("agent"), section("defaults")];
+            [self.agent, self.last_words, self.defaults] =
+                [section("agent"), section(keys::LAST_WORDS), section("defaults")];
         }
         let targets = section("target");
         match targets {

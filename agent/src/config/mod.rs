@@ -61,6 +61,8 @@ pub const DEFAULT_PACE_PER_SECOND: u32 = 20_000;
 pub struct Config {
     /// `[agent]`.
     pub agent: Agent,
+    /// `[last_words]`.
+    pub last_words: LastWords,
     /// `[target.NAME]`, in the order of the files; then those that were added live.
     pub targets: Vec<Target>,
     /// Targets of the files that were removed live.
@@ -88,6 +90,21 @@ pub struct Agent {
     pub ring_bytes: u32,
     /// Where metrics and health are served; nowhere if `None`.
     pub metrics: Option<MetricsAddress>,
+}
+
+/// What is done while the kernel panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastWords {
+    /// How long a line waits without anything leaving the host; zero: not at all.
+    pub hold: Duration,
+    /// How long all lines may wait together.
+    pub budget: Duration,
+}
+
+impl Default for LastWords {
+    fn default() -> Self {
+        Self { hold: Duration::from_millis(20), budget: Duration::from_millis(500) }
+    }
 }
 
 /// Where metrics and health are served.

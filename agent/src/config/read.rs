@@ -1,11 +1,14 @@
 //! From merged TOML to checked settings: the whole, and `[agent]`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 
 use super::{
-    Agent, Config, Target, Warnings,
+    Agent, Config, LastWords, Target, Warnings,
     diagnostic::Findings,
     keys,
     merge::Merged,
@@ -29,6 +32,7 @@ pub(super) const SOCKET_PATH_MAX_BYTES: usize = 107;
 pub(super) fn config(merged: &Merged<'_>, findings: &mut Findings) -> Config {
     let mut config = Config {
         agent: Agent::default(),
+        last_words: LastWords::default(),
         targets: Vec::new(),
         removed: merged.removed.clone(),
         warnings: Warnings::default(),
@@ -36,6 +40,11 @@ pub(super) fn config(merged: &Merged<'_>, findings: &mut Findings) -> Config {
     if let Some((table, span)) = &merged.agent {
         let table = Table::new(table, "[agent]".to_owned(), span.clone(), keys::AGENT, findings);
         config.agent = agent(table);
+    }
+    if let Some((table, span)) = &merged.last_words {
+        let (name, span) = (format!("[{}]", keys::LAST_WORDS), span.clone());
+        let table = Table::new(table, name, span, keys::LAST_WORDS_KEYS, findings);
+        config.last_words = last_words(table);
     }
     if let Some((table, span)) = &merged.defaults {
         let name = "[defaults]".to_owned();
@@ -162,6 +171,28 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     }
     table.finish();
     agent
+}
+
+fn last_words(mut table: Table<'_, '_>) -> LastWords {
+    let mut read = LastWords::default();
+    // The machine's own watchdogs wait no longer than seconds.
+    let limits = [
+        ("hold", &mut read.hold, Duration::from_secs(1), "a time from 0s to 1s, such as \"20ms\""),
+        (
+            "budget",
+            &mut read.budget,
+            Duration::from_secs(5),
+            "a time from 0s to 5s, such as \"500ms\"",
+        ),
+    ];
+    for (key, value, max, help) in limits {
+        let time = table.parsed(key, help, |text| {
+            humantime::parse_duration(text).ok().filter(|time| *time <= max)
+        });
+        *value = time.unwrap_or(*value);
+    }
+    table.finish();
+    read
 }
 
 fn absolute(text: &str) -> Option<PathBuf> {

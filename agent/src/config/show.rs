@@ -11,7 +11,7 @@ use toml::{
 use toml_writer::{ToTomlKey as _, ToTomlValue as _, TomlStringBuilder};
 
 use super::{
-    keys::{AGENT, FILTER, Key, RULE, SYSDATA, TARGET, USERDATA},
+    keys::{AGENT, FILTER, Key, LAST_WORDS, LAST_WORDS_KEYS, RULE, SYSDATA, TARGET, USERDATA},
     live::LIVE,
     merge::{Merged, MergedTarget, fits},
     places::Texts,
@@ -22,6 +22,7 @@ use crate::netconsole::SysdataKey;
 #[derive(Clone, Debug)]
 pub struct Shown {
     agent: Vec<Line>,
+    last_words: Vec<Line>,
     targets: Vec<ShownTarget>,
 }
 
@@ -55,8 +56,10 @@ impl Shown {
     pub(super) fn new(merged: &Merged<'_>, texts: &Texts<'_>) -> Self {
         let none = DeTable::new();
         let agent = merged.agent.as_ref().map_or(&none, |(table, _)| table);
+        let last_words = merged.last_words.as_ref().map_or(&none, |(table, _)| table);
         Self {
             agent: AGENT.iter().map(|key| line(key, agent, texts)).collect(),
+            last_words: LAST_WORDS_KEYS.iter().map(|key| line(key, last_words, texts)).collect(),
             targets: merged.targets.iter().map(|target| shown_target(target, texts)).collect(),
         }
     }
@@ -66,6 +69,8 @@ impl Shown {
     pub fn to_toml(&self) -> String {
         let mut text = "[agent]\n".to_owned();
         write_lines(&mut text, &self.agent);
+        let _ = write!(text, "\n[{LAST_WORDS}]\n");
+        write_lines(&mut text, &self.last_words);
         for target in &self.targets {
             let name = format!("target.{}", target.name.to_toml_key());
             let _ = write!(text, "\n[{name}]\n");
@@ -100,7 +105,8 @@ impl Shown {
                 (target.name.clone(), object.into())
             })
             .collect();
-        json!({ "agent": object_of(&self.agent), "targets": targets })
+        let last_words = object_of(&self.last_words);
+        json!({ "agent": object_of(&self.agent), LAST_WORDS: last_words, "targets": targets })
     }
 }
 

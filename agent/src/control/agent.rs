@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     desk::Desk,
+    last_words::LastWords,
     manager::{Manager, extradata::ExtraData, targets::open_checkpoint},
     metrics::{self, server::MetricsError},
     netdev::{self, NetdevSource, readable_events},
@@ -103,6 +104,7 @@ pub struct Agent {
     kmsg_stop: Arc<std::sync::atomic::AtomicBool>,
     pump_thread: JoinHandle<()>,
     kmsg_thread: JoinHandle<()>,
+    last_words: Option<LastWords>,
     listener: socket::Listening,
     host_format: HostFormat,
     extradata: ExtraData,
@@ -147,6 +149,7 @@ impl Agent {
             begin,
             targets_first_seq,
             shows_caller,
+            last_words,
         } = capture::open(
             config.agent.capture,
             config.agent.ring_bytes,
@@ -191,6 +194,15 @@ impl Agent {
             let _ = control.send(Command::Add { index, target }, 1);
         }
         let pump_stats = Arc::new(PumpStats::default());
+        let (mut last_words, pump_last_words, understudy) = match last_words {
+            Some(capture) => {
+                let limits = config.last_words;
+                let (last_words, pump, understudy) =
+                    LastWords::open(capture, &cgroups, shows_caller, limits);
+                (Some(last_words), Some(pump), understudy)
+            }
+            None => (None, None, None),
+        };
         let mut pump = Pump::new(PumpParts {
             ring,
             doorbell,
@@ -203,6 +215,7 @@ impl Agent {
             cgroups,
             unnamed,
             stats: Arc::clone(&pump_stats),
+            last_words: pump_last_words,
         })
         .map_err(system("set up the pump"))?;
 
@@ -213,6 +226,10 @@ impl Agent {
         };
         let pump_thread =
             spawn("pump", Box::new(move || pump.run())).map_err(system("start the pump thread"))?;
+        if let (Some(last_words), Some(mut understudy)) = (&mut last_words, understudy) {
+            let thread = spawn("understudy", Box::new(move || understudy.run()));
+            last_words.runs(thread.map_err(system("start the understudy thread"))?);
+        }
         let kmsg_thread = spawn(
             "kmsg",
             Box::new(move || {
@@ -239,6 +256,7 @@ impl Agent {
             kmsg_stop,
             pump_thread,
             kmsg_thread,
+            last_words,
             listener,
             host_format,
             extradata,
@@ -291,6 +309,9 @@ impl Agent {
             changes,
         );
         manager.adopt(std::mem::take(&mut self.targets));
+        let symbols = self.last_words.as_mut().and_then(LastWords::symbols);
+        let mut symbols = symbols.map(tokio::task::spawn_blocking);
+        self.last_words.take().into_iter().for_each(|words| manager.has_last_words(words));
         let mut desk = Desk::new(self.sources, self.config.agent.clone());
         let control = ControlView {
             started: self.started,
@@ -331,6 +352,9 @@ impl Agent {
                     // A client that has gone away needs no answer.
                     let _ = asked.answer.send(control.page(asked.question, &manager, &desk, &progress));
                 }
+                panic_cpu = answer_of(&mut symbols) => {
+                    manager.last_words().into_iter().for_each(|words| words.found(&panic_cpu));
+                }
                 () = watchdog.due() => watchdog.tick(turns()),
                 () = desk.revert_level() => {}
                 () = flush_log(&mut programs_log) => {}
@@ -340,6 +364,9 @@ impl Agent {
             progress.look(Instant::now(), turns());
             if self.pump_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("pump"));
+            }
+            if manager.last_words().is_some_and(|words| words.has_ended()) {
+                return Err(AgentError::ThreadEnded("understudy"));
             }
             if self.kmsg_thread.is_finished() {
                 return Err(AgentError::ThreadEnded("/dev/kmsg"));
@@ -359,6 +386,7 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         manager.take_back();
+        manager.last_words().into_iter().for_each(LastWords::end);
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);
@@ -377,6 +405,16 @@ impl Agent {
             }
         }
     }
+}
+
+/// Waits for what the kernel's symbols say, once.
+async fn answer_of(
+    symbols: &mut Option<tokio::task::JoinHandle<Result<u64, String>>>,
+) -> Result<u64, String> {
+    let Some(running) = symbols else { return std::future::pending().await };
+    let answer = running.await;
+    *symbols = None;
+    answer.unwrap_or_else(|error| Err(format!("/proc/kallsyms: {error}")))
 }
 
 type ProgramsLog = AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>;

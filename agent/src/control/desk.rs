@@ -130,6 +130,7 @@ impl Desk {
         if !config.warnings.report.is_empty() {
             warnings.push(config.warnings.report.clone());
         }
+        manager.limit_hold(config.last_words);
         self.removed.clone_from(&config.removed);
         self.generation += 1;
         Ok(warnings)

@@ -63,6 +63,8 @@ pub(super) struct Life {
     pub(super) look_up: Option<AbortHandle>,
     /// The way as it was found last.
     pub(super) found: Option<WayOut>,
+    /// The way that it uses, or used last.
+    pub(super) used: Option<WayOut>,
     /// The device that was used last, to recognise it again.
     pub(super) known: Option<KnownDevice>,
     /// A socket that it left to others, and that may still have something of it.
@@ -107,6 +109,7 @@ impl Life {
             looked_at: None,
             looks: Limited::to_bursts(LOOK_BURST, LOOK_EVERY),
             found: None,
+            used: None,
             known: None,
             former: None,
             fallback_reason: None,

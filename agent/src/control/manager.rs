@@ -6,6 +6,7 @@
 //! back as inputs. So a receiver that does not answer holds up no other.
 
 pub(super) mod extradata;
+mod last_words;
 mod messages;
 mod network;
 pub(super) mod targets;
@@ -24,6 +25,7 @@ use tokio::{
 
 use self::{extradata::ExtraData, messages::Outgoing};
 use super::{
+    last_words::LastWords,
     life::{self, Life},
     link::PumpLink,
     metrics::view::TargetScrape,
@@ -107,6 +109,9 @@ pub struct Manager {
     sockets: Sockets,
     resolver: Resolver,
     names: Names,
+    last_words: Option<LastWords>,
+    /// Who is spoken to in a panic, or how, may have changed.
+    plan_is_old: bool,
     inputs: mpsc::UnboundedReceiver<Input>,
     sender: mpsc::UnboundedSender<Input>,
     changes: mpsc::Receiver<Change>,
@@ -142,6 +147,8 @@ impl Manager {
             sockets: Sockets::new(sender.clone()),
             resolver,
             names: Names::default(),
+            last_words: None,
+            plan_is_old: false,
             inputs,
             sender,
             changes,
@@ -160,6 +167,7 @@ impl Manager {
             () = tokio::time::sleep_until(next.into()) => self.on_time(),
         }
         self.remove_ended();
+        self.plan_last_words();
         self.answer_asked();
     }
 
@@ -271,6 +279,7 @@ impl Manager {
             let effects = life.machine.handle(event);
             life.forget_fallback_reason();
             life.note(&before, cause);
+            self.plan_is_old |= before != *life.machine.state();
             if before != State::Active && life.is_active() {
                 self.activated(target);
             }
@@ -293,6 +302,8 @@ impl Manager {
             Effect::Bind(socket, way) => {
                 if let Some(route) = self.sockets.route(socket, &way) {
                     self.link.send(Command::Bind { target: life.place, route });
+                    life.used = Some(way);
+                    self.plan_is_old = true;
                 }
             }
             Effect::Unbind => self.link.send(Command::Unbind { target: life.place }),

@@ -5,6 +5,7 @@
 
 pub mod agent;
 mod desk;
+mod last_words;
 mod life;
 mod link;
 pub mod manager;

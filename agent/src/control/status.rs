@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use super::last_words::LastWordsStatus;
 use crate::ledger::{Ledger, LostReason, SharedLedger};
 
 /// The whole report.
@@ -25,6 +26,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// The source of records.
     pub capture: CaptureStatus,
+    /// What happens when the kernel panics.
+    #[serde(default)]
+    pub last_words: LastWordsStatus,
     /// The targets, in the order of the configuration.
     pub targets: Vec<TargetStatus>,
     /// Why the configuration that was read last is not in use; then the one before it is.

@@ -107,6 +107,7 @@ impl ControlView<'_> {
                 wakeups: pump.wakeups.load(Ordering::Relaxed)
                     + kmsg.wakeups.load(Ordering::Relaxed),
             },
+            last_words: manager.last_words_status(),
             targets: manager.status(),
             config_error: desk.error.clone(),
             config_generation: desk.generation,

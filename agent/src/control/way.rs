@@ -4,6 +4,7 @@
 //! opening ([`WayOut::opener`]) may sleep and runs on a thread of its own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,6 +156,31 @@ impl WayOut {
         .map(Some)
     }
 
+    /// A UDP socket of its own.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which step failed and what to do.
+    pub(super) fn connected(&self) -> Result<OwnedFd, OpenError> {
+        udp::connected(&self.udp_options())
+    }
+
+    fn udp_options(&self) -> udp::UdpOptions {
+        udp::UdpOptions {
+            local: Some(SocketAddr::new(
+                // Without `local` the kernel chooses anew for each way; the socket
+                // is a new one whenever its choice changes.
+                self.config.local_ip.unwrap_or(unspecified(self.remote)),
+                self.config.local_port,
+            )),
+            device: self
+                .hop
+                .as_ref()
+                .filter(|_| self.config.device.is_some())
+                .map(|hop| hop.ifname.clone()),
+            ..udp::UdpOptions::new(self.remote)
+        }
+    }
+
     /// What opens the socket; to be called where sleeping hurts nobody.
     pub(super) fn opener(
         &self,
@@ -172,19 +198,7 @@ impl WayOut {
                 path: way.config.pcap.clone().unwrap_or_default(),
                 stamps: pcap::PcapStamps::Nanoseconds,
             }),
-            (_, hop) => udp::open(&udp::UdpOptions {
-                local: Some(SocketAddr::new(
-                    // Without `local` the kernel chooses anew for each way; the socket
-                    // is a new one whenever its choice changes.
-                    way.config.local_ip.unwrap_or(unspecified(way.remote)),
-                    way.config.local_port,
-                )),
-                device: hop
-                    .as_ref()
-                    .filter(|_| way.config.device.is_some())
-                    .map(|hop| hop.ifname.clone()),
-                ..udp::UdpOptions::new(way.remote)
-            }),
+            _ => udp::open(&way.udp_options()),
         }
     }
 }

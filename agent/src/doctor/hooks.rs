@@ -1,5 +1,7 @@
 //! The sources of records: which hooks the kernel takes, and which source that makes.
 
+use std::{fs::File, io::BufReader, num::NonZero};
+
 use super::{Finding, host, kernel_config::KernelConfig, privileges};
 use crate::{
     capture::{
@@ -8,6 +10,7 @@ use crate::{
         kmsg::{KmsgError, KmsgReader},
     },
     config,
+    last_words::find_panic_cpu,
 };
 
 /// `ENOTSUPP` (`include/linux/errno.h`), which libc has no words for.
@@ -19,6 +22,10 @@ pub(super) struct Facts {
     programs: Programs,
     /// Why `/dev/kmsg` cannot be read.
     kmsg: Result<(), KmsgError>,
+    /// Where the kernel keeps `panic_cpu`.
+    panic_cpu: Result<u64, String>,
+    /// CPUs that the agent may use.
+    cpus: usize,
 }
 
 enum Programs {
@@ -41,7 +48,11 @@ impl Facts {
             Programs::NotTried
         };
         let kmsg = KmsgReader::open().and_then(|mut reader| reader.read().map(drop));
-        Self { choice: settings.capture, programs, kmsg }
+        let symbols =
+            File::open("/proc/kallsyms").map_err(|error| format!("/proc/kallsyms: {error}"));
+        let panic_cpu = symbols.and_then(|file| find_panic_cpu(BufReader::new(file)));
+        let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { choice: settings.capture, programs, kmsg, panic_cpu, cpus }
     }
 
     pub(super) fn commit_works(&self) -> bool {
@@ -99,6 +110,9 @@ pub(super) fn judge(
         })),
     }
     findings.push(source(facts, privileges));
+    if let Programs::Tried(trials) = &facts.programs {
+        findings.push(last_words(facts, trials));
+    }
     findings
 }
 
@@ -107,6 +121,36 @@ fn purpose_name(purpose: HookPurpose) -> &'static str {
         HookPurpose::Commit => "commit",
         HookPurpose::Tracepoint => "printk",
         HookPurpose::Netdev => "netdev",
+        HookPurpose::Panic => "panic",
+    }
+}
+
+/// Whether the end of a panic gets out.
+fn last_words(facts: &Facts, trials: &[HookTrial]) -> Finding {
+    let object = "last words";
+    let works = |trial: &&HookTrial| trial.purpose == HookPurpose::Panic && trial.refusal.is_none();
+    let proof = match (trials.iter().find(works), &facts.panic_cpu) {
+        (Some(trial), _) => Ok(format!("{} {}", trial.kind, trial.at)),
+        (None, Ok(_)) => Ok("panic_cpu".to_owned()),
+        (None, Err(why)) => Err(why),
+    };
+    match proof {
+        _ if facts.cpus < 2 => Finding::warn(
+            object,
+            "the agent has one CPU: when it panics, nobody is left to send what it says",
+            "give the agent a second CPU (CPUAffinity=, cpuset); what is printed before still leaves, and \
+             pstore keeps the rest",
+        ),
+        Ok(proof) => {
+            Finding::ok(object, format!("lines of a panic are held until they have left: {proof}"))
+        }
+        Err(why) => Finding::warn(
+            object,
+            format!(
+                "lines of a panic are not held, its end may not get out: nothing proves a panic ({why})"
+            ),
+            "use a kernel with CONFIG_KPROBES=y or CONFIG_KALLSYMS_ALL=y, and kernel.kptr_restrict of at most 1",
+        ),
     }
 }
 
@@ -120,6 +164,9 @@ fn alternative(facts: &Facts, trials: &[HookTrial], purpose: HookPurpose) -> Opt
         }
         (None, HookPurpose::Netdev) => {
             Some("the agent hears of devices by rtnetlink, a little later".to_owned())
+        }
+        (None, HookPurpose::Panic) if facts.panic_cpu.is_ok() => {
+            Some("the kernel shows panic_cpu".to_owned())
         }
         _ => None,
     }
@@ -289,7 +336,13 @@ mod tests {
     }
 
     fn tried(trials: Vec<HookTrial>) -> Facts {
-        Facts { choice: Choice::Auto, programs: Programs::Tried(trials), kmsg: Ok(()) }
+        Facts {
+            choice: Choice::Auto,
+            programs: Programs::Tried(trials),
+            kmsg: Ok(()),
+            panic_cpu: Err("not shown".to_owned()),
+            cpus: 2,
+        }
     }
 
     fn judged(facts: &Facts, privileges: &privileges::Facts, config: &str) -> Vec<Finding> {
@@ -382,6 +435,8 @@ mod tests {
             choice: Choice::Auto,
             programs: Programs::NotTried,
             kmsg: Err(KmsgError::Open(errno)),
+            panic_cpu: Err("not shown".to_owned()),
+            cpus: 2,
         };
         let nobody = privileges::tests::nobody();
         let findings = judged(&facts(Errno::PERM), &nobody, "");

@@ -5,7 +5,10 @@
 //! system call per frame. Bound with protocol 0, it receives nothing. It sends
 //! frames only: UDP sockets are in `udp`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with};
@@ -59,6 +62,31 @@ pub fn open(options: &PacketOptions) -> Result<Box<dyn Egress>, OpenError> {
     sys::set_qdisc_bypass(fd.as_fd()).map_err(step("set the qdisc bypass"))?;
     sys::bind_packet(fd.as_fd(), options.ifindex).map_err(step("bind"))?;
     Ok(Box::new(Slotted::new(PacketWire(fd), options.slots)))
+}
+
+/// A packet socket that belongs to no device: each frame says which one it leaves by.
+#[derive(Debug)]
+pub struct AnyDevice(OwnedFd);
+
+impl AnyDevice {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_NET_RAW; `EAFNOSUPPORT` without CONFIG_PACKET.
+    pub fn open() -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        sys::set_qdisc_bypass(fd.as_fd())?;
+        Ok(Self(fd))
+    }
+
+    /// Hands a frame to a device's driver.
+    ///
+    /// # Errors
+    /// That of packet(7): `ENOBUFS` or `EAGAIN` if the driver has no room now, `ENETDOWN`, `ENXIO`
+    /// or `ENODEV` if the device is down or gone.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        Ok(sys::send_packet(self.0.as_fd(), ifindex, frame)?)
+    }
 }
 
 struct PacketWire(OwnedFd);

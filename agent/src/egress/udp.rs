@@ -5,6 +5,7 @@
 //! and local captures see the packets. One system call per datagram. Nothing
 //! is received.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -50,6 +51,14 @@ impl UdpOptions {
 /// # Errors
 /// [`OpenError`] says which step failed and what to do.
 pub fn open(options: &UdpOptions) -> Result<Box<dyn Egress>, OpenError> {
+    Ok(Box::new(Slotted::new(UdpWire(connected(options)?), options.slots)))
+}
+
+/// A connected UDP socket, which sends or refuses at once.
+///
+/// # Errors
+/// [`OpenError`] says which step failed and what to do.
+pub fn connected(options: &UdpOptions) -> Result<OwnedFd, OpenError> {
     let step = |operation| {
         move |cause: Errno| OpenError {
             operation,
@@ -75,7 +84,16 @@ pub fn open(options: &UdpOptions) -> Result<Box<dyn Egress>, OpenError> {
     let local = options.local.unwrap_or(SocketAddr::new(any, 0));
     bind(&fd, &local).map_err(step("bind the source address"))?;
     connect(&fd, &options.remote).map_err(step("connect"))?;
-    Ok(Box::new(Slotted::new(UdpWire(fd), options.slots)))
+    Ok(fd)
+}
+
+/// Sends one datagram through such a socket.
+///
+/// # Errors
+/// That of send(2); `ECONNREFUSED` and the like may be about an earlier datagram.
+pub fn send_once(socket: &OwnedFd, payload: &[u8]) -> io::Result<()> {
+    send(socket, payload, SendFlags::DONTWAIT)?;
+    Ok(())
 }
 
 /// What an operator can do about an error of the set-up.

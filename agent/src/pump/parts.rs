@@ -21,6 +21,7 @@ use crate::{
     egress::Egress,
     extradata::CgroupNames,
     handover::PumpEnd,
+    last_words::{Speaker, SpeakerParts, placement::Placement},
     ledger::SharedLedger,
     store::Store,
     target::{Route, TargetSettings},
@@ -181,12 +182,24 @@ pub struct PumpParts {
     pub unnamed: Producer<u64>,
     /// What the pump publishes about itself.
     pub stats: Arc<PumpStats>,
+    /// What it does when the kernel panics; nothing without a ring.
+    pub last_words: Option<LastWordsParts>,
+}
+
+/// What a pump needs to speak while the kernel panics.
+pub struct LastWordsParts {
+    /// Speaks.
+    pub speaker: Speaker,
+    /// What it shares with its understudy.
+    pub shared: SpeakerParts,
+    /// Where it runs, if it has an understudy.
+    pub placement: Option<Placement>,
 }
 
 /// Numbers about the pump itself, for `status`.
 #[derive(Debug)]
 pub struct PumpStats {
-    /// Turns of its loop: at least one every 12.5 ms, whatever happens. The control thread
+    /// Turns of its loop: at least one every 18 ms, whatever happens. The control thread
     /// knows by it that the pump lives.
     pub rounds: AtomicU64,
     /// Waits that ended.

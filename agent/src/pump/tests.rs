@@ -93,6 +93,7 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
         cgroups: Arc::default(),
         unnamed: RingBuffer::new(8).0,
         stats: Arc::clone(&stats),
+        last_words: None,
     });
     let mut control = Control { end, kmsg: producer, waker, stats, ledgers };
     for (index, settings) in targets.into_iter().enumerate() {

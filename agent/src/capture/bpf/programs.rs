@@ -14,7 +14,7 @@ use aya::{
 };
 
 use super::{
-    Doorbell, MappedRing,
+    Alarm, Doorbell, MappedRing, RingView,
     allocator::give_free_pages_back,
     refusal::{Refusal, chain, explain},
 };
@@ -82,6 +82,26 @@ pub enum NetdevHook {
     Fentry,
     /// kprobe on the same.
     Kprobe,
+}
+
+/// How a panic is proved, besides the kernel's `panic_cpu`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanicHook {
+    /// fentry on `vpanic`, which newer kernels have.
+    Fentry,
+    /// kprobe on `panic`.
+    Kprobe,
+}
+
+impl PanicHook {
+    /// The words used in `status` and in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry vpanic",
+            Self::Kprobe => "kprobe panic",
+        }
+    }
 }
 
 /// The counters of the programs, summed over CPUs (see [`agent_common::counter`]).
@@ -206,6 +226,17 @@ impl Probes {
         ])
     }
 
+    /// Attaches the hook that proves a panic: fentry, else kprobe.
+    ///
+    /// # Errors
+    /// [`ProbeError::Refused`] with what was tried.
+    pub fn attach_panic(&mut self) -> Result<PanicHook, ProbeError> {
+        self.first_of([
+            (PanicHook::Fentry, &[("panic_fentry", "vpanic")]),
+            (PanicHook::Kprobe, &[("panic_kprobe", "panic")]),
+        ])
+    }
+
     /// Attaches the first set of programs that the kernel takes whole.
     fn first_of<H: Copy, const N: usize>(
         &mut self,
@@ -286,14 +317,28 @@ impl Probes {
         give_free_pages_back();
     }
 
-    /// Maps the ring of records.
+    /// Maps the ring of records, with two more looks into it.
     ///
     /// # Errors
     /// If it was taken before or cannot be mapped.
-    pub fn take_records(&mut self) -> Result<MappedRing, ProbeError> {
+    pub fn take_records(&mut self) -> Result<(MappedRing, [RingView; 2]), ProbeError> {
         let map = self.take_ring("RECORDS")?;
+        let view = || RingView::new(map.as_fd(), self.ring_bytes);
         MappedRing::new(map.as_fd(), self.ring_bytes)
+            .and_then(|ring| Ok((ring, [view()?, view()?])))
             .map_err(|source| ProbeError::Mmap { map: "RECORDS", source })
+    }
+
+    /// Maps what the programs and the agent tell each other in a panic.
+    ///
+    /// # Errors
+    /// If it was taken before or cannot be mapped.
+    pub fn take_alarm(&mut self) -> Result<Alarm, ProbeError> {
+        match self.ebpf.take_map("LAST_WORDS") {
+            Some(Map::Array(map)) => Alarm::new(map.fd().as_fd())
+                .map_err(|source| ProbeError::Mmap { map: "LAST_WORDS", source }),
+            _ => Err(ProbeError::Map("LAST_WORDS")),
+        }
     }
 
     /// Maps the doorbell and the sleeper's flag.

@@ -88,6 +88,12 @@ impl MappedRing {
         unsafe { self.producer.start().cast::<AtomicU64>().as_ref() }.load(Ordering::Acquire)
     }
 
+    /// Position before which everything was given back to the producers.
+    #[must_use]
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
     fn header(&self, position: u64) -> &AtomicU32 {
         let at = (position as usize) & (self.size_bytes - 1);
         // SAFETY: `at` is below `size_bytes`, positions are multiples of 8, and

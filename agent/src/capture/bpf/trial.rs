@@ -12,6 +12,8 @@ pub enum HookPurpose {
     Tracepoint,
     /// Events of network devices.
     Netdev,
+    /// The proof of a panic.
+    Panic,
 }
 
 /// What came of one hook.
@@ -37,7 +39,7 @@ struct Hook {
 
 const COMMIT: &str = "prb_commit, prb_final_commit";
 const NETDEV: &str = "call_netdevice_notifiers_info";
-const HOOKS: [Hook; 6] = [
+const HOOKS: [Hook; 8] = [
     Hook {
         purpose: HookPurpose::Commit,
         kind: "fentry",
@@ -80,6 +82,18 @@ const HOOKS: [Hook; 6] = [
         at: NETDEV,
         programs: &[("netdev_kprobe", NETDEV)],
     },
+    Hook {
+        purpose: HookPurpose::Panic,
+        kind: "fentry",
+        at: "vpanic",
+        programs: &[("panic_fentry", "vpanic")],
+    },
+    Hook {
+        purpose: HookPurpose::Panic,
+        kind: "kprobe",
+        at: "panic",
+        programs: &[("panic_kprobe", "panic")],
+    },
 ];
 
 impl Probes {
@@ -93,7 +107,7 @@ impl Probes {
         let unknown = match hook.purpose {
             HookPurpose::Commit => &self.commit_unknown,
             HookPurpose::Netdev => &self.netdev_unknown,
-            HookPurpose::Tracepoint => &None,
+            HookPurpose::Tracepoint | HookPurpose::Panic => &None,
         };
         let refusal = match unknown {
             Some(cause) => Some(Refusal {

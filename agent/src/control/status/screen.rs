@@ -260,6 +260,9 @@ impl Status {
         if !troubles.is_empty() {
             head.push(format!("capture: {}", troubles.join(", ")));
         }
+        if self.last_words.proof.is_none() {
+            head.push("last words: lines of a panic are not held, `doctor` says why".to_owned());
+        }
         if let Some(error) = &capture.kmsg_failed {
             head.push(format!("/dev/kmsg FAILED: {error}"));
         }

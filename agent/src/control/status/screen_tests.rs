@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::last_words::LastWordsStatus;
 use crate::control::status::ShedStatus;
 use crate::control::status::{
     Account, CaptureStatus, EgressStatus, NextHopStatus, RefusedStatus, Status, TargetStatus,
@@ -67,6 +68,10 @@ fn status() -> Status {
             source: "commit".to_owned(),
             hook: Some("fentry".to_owned()),
             ..CaptureStatus::default()
+        },
+        last_words: LastWordsStatus {
+            proof: Some("fentry vpanic".to_owned()),
+            ..LastWordsStatus::default()
         },
         targets: vec![fleet, away],
         config_error: None,

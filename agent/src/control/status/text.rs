@@ -41,6 +41,7 @@ impl Status {
             let _ = writeln!(text, "  /dev/kmsg FAILED: {error}");
         }
         let _ = writeln!(text, "  network devices: {}", capture.netdev_events);
+        text.push_str(&self.last_words.line());
         if let Some(error) = &self.config_error {
             let _ = writeln!(text, "configuration NOT IN USE: {error}");
         }

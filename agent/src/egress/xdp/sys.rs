@@ -165,15 +165,7 @@ pub(in crate::egress) fn set_qdisc_bypass(fd: BorrowedFd<'_>) -> io::Result<()> 
 /// # Errors
 /// That of bind(2): `ENODEV` without such a device.
 pub(in crate::egress) fn bind_packet(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as libc::sa_family_t,
-        sll_protocol: 0,
-        sll_ifindex: c_int::try_from(ifindex).map_err(|_| Errno::NODEV)?,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
+    let address = packet_address(ifindex)?;
     // SAFETY: the pointer and the length are those of one whole `sockaddr_ll`,
     // which the kernel only reads during the call; the descriptor is open.
     let result = unsafe {
@@ -184,6 +176,43 @@ pub(in crate::egress) fn bind_packet(fd: BorrowedFd<'_>, ifindex: u32) -> io::Re
         )
     };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn packet_address(ifindex: u32) -> io::Result<libc::sockaddr_ll> {
+    Ok(libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_protocol: 0,
+        sll_ifindex: c_int::try_from(ifindex).map_err(|_| Errno::NODEV)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    })
+}
+
+/// Sends a whole frame by a device, whichever that is. Does not wait.
+///
+/// # Errors
+/// That of sendto(2).
+pub(in crate::egress) fn send_packet(
+    fd: BorrowedFd<'_>,
+    ifindex: u32,
+    frame: &[u8],
+) -> io::Result<()> {
+    let address = packet_address(ifindex)?;
+    // SAFETY: pointers and lengths are those of the frame and of one whole `sockaddr_ll`,
+    // which the kernel only reads during the call; the descriptor is open.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            libc::MSG_DONTWAIT,
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent >= 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Binds a socket to a device by name (`SO_BINDTODEVICE`, socket(7)).

@@ -19,7 +19,7 @@ mod error;
 mod explain;
 mod glob;
 mod rate;
-mod report;
+pub(crate) mod report;
 mod rule;
 pub mod spec;
 #[cfg(test)]
@@ -158,20 +158,44 @@ impl Filter {
         self.judge(record, cgroup_path, None).explain(&self.compiled.spec)
     }
 
+    /// What becomes of a record while the kernel panics: level, facility and rules decide, rates
+    /// do not. Changes nothing, so it may be asked by any thread.
+    #[must_use]
+    pub fn decide_without_rates(&self, record: &Record<'_>, path: Option<&[u8]>) -> Decision {
+        if let Err(verdict) = self.judge_kind(record) {
+            return verdict.decision;
+        }
+        let matching = self.compiled.rules.iter().find(|rule| rule.matches(record, path).is_some());
+        match matching.map(|rule| &rule.action) {
+            Some(CompiledAction::Drop) => Decision::Filter,
+            Some(CompiledAction::Send | CompiledAction::Rate { .. }) | None => Decision::Send,
+        }
+    }
+
+    /// What level and facility say.
+    fn judge_kind(&self, record: &Record<'_>) -> Result<(), Verdict> {
+        let compiled = &*self.compiled;
+        if record.approximated {
+            return Ok(());
+        }
+        if record.level > compiled.spec.max_level {
+            return Err(Verdict::filter(Reason::Level { level: record.level }));
+        }
+        let word = compiled.facilities[usize::from(record.facility >> 6)];
+        if word & (1 << (record.facility & 63)) == 0 {
+            return Err(Verdict::filter(Reason::Facility { facility: record.facility }));
+        }
+        Ok(())
+    }
+
     /// Without a time nothing is remembered.
     fn judge(&self, record: &Record<'_>, path: Option<&[u8]>, now_ns: Option<u64>) -> Verdict {
         let compiled = &*self.compiled;
         // It has to see every record, to know which belong together.
         let in_report =
             self.target.as_ref().is_some_and(|target| target.reports.follow(record, now_ns));
-        if !record.approximated {
-            if record.level > compiled.spec.max_level {
-                return Verdict::filter(Reason::Level { level: record.level });
-            }
-            let word = compiled.facilities[usize::from(record.facility >> 6)];
-            if word & (1 << (record.facility & 63)) == 0 {
-                return Verdict::filter(Reason::Facility { facility: record.facility });
-            }
+        if let Err(verdict) = self.judge_kind(record) {
+            return verdict;
         }
         let mut reason = Reason::Default;
         for (index, rule) in compiled.rules.iter().enumerate() {

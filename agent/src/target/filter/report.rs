@@ -139,7 +139,7 @@ static FIRST_BYTES: [bool; 256] = {
 
 /// What a line means to a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+pub(crate) enum Line {
     Begin,
     End,
     EndOfPanic,
@@ -147,7 +147,7 @@ enum Line {
 }
 
 impl Line {
-    fn new(line: &[u8]) -> Self {
+    pub(crate) fn new(line: &[u8]) -> Self {
         let Some(first) = line.first().filter(|first| FIRST_BYTES[usize::from(**first)]) else {
             return Self::Other;
         };

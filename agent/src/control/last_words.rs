@@ -1,0 +1,257 @@
+//! Last words from the control thread's side: sets them up at the start, keeps the plan of who is
+//! spoken to, and tells how things are. When the kernel panics it has no part in them.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufReader},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use super::way::{SocketKey, WayOut};
+use crate::{
+    capture::LastWordsCapture,
+    config,
+    egress::{EgressKind, packet::AnyDevice},
+    extradata::CgroupNames,
+    last_words::{
+        Beacon, HoldState, Speaker, SpeakerParts, Understudy, find_panic_cpu,
+        placement::Placement,
+        plan::{Plan, Spoken, SpokenWay},
+    },
+    pump::LastWordsParts,
+    target::{TargetSettings, state::Way as _},
+};
+
+/// What `status` tells.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct LastWordsStatus {
+    /// What proves a panic; without a proof no line is held.
+    pub proof: Option<String>,
+    /// Why there is no better proof.
+    pub why: Option<String>,
+    /// How long a line is held without anything leaving; 0: not at all.
+    pub hold_ms: u64,
+    /// How long all lines together.
+    pub budget_ms: u64,
+    /// CPU of the understudy; without one nobody speaks when the pump's CPU panics.
+    pub understudy_cpu: Option<u32>,
+    /// Targets that would be spoken to now.
+    pub targets: usize,
+    /// Records that were sent as last words; not 0 only if the machine lived.
+    pub spoken: u64,
+}
+
+impl LastWordsStatus {
+    /// What `status --verbose` says of it.
+    pub(super) fn line(&self) -> String {
+        let held = match &self.proof {
+            Some(_) if self.hold_ms == 0 => "not held (hold = \"0s\")".to_owned(),
+            Some(proof) => format!(
+                "each held up to {} ms, {} ms in all, by proof of {proof}",
+                self.hold_ms, self.budget_ms
+            ),
+            None => format!("not held ({})", self.why.as_deref().unwrap_or("nothing is known yet")),
+        };
+        let understudy = match self.understudy_cpu {
+            Some(cpu) => format!("understudy on CPU {cpu}"),
+            None => "no CPU for an understudy".to_owned(),
+        };
+        format!("last words: lines of a panic {held}; {understudy}; targets {}\n", self.targets)
+    }
+}
+
+/// What is to be spoken to one target.
+pub(super) struct Listener<'a> {
+    /// Its number, which no other target ever has.
+    pub(super) id: usize,
+    /// Its index with the pump.
+    pub(super) place: usize,
+    pub(super) settings: &'a Arc<ArcSwap<TargetSettings>>,
+    pub(super) way: &'a WayOut,
+}
+
+/// See the module's description.
+pub struct LastWords {
+    parts: SpeakerParts,
+    state: HoldState,
+    limits: config::LastWords,
+    placement: Option<Placement>,
+    /// Sockets of the targets that are spoken to by UDP.
+    sockets: BTreeMap<usize, (SocketKey, Arc<OwnedFd>)>,
+    symbols: Option<io::Result<File>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LastWords {
+    /// Opens what needs privileges. Returns the pump's part, and the understudy if there is a CPU
+    /// for it.
+    pub(super) fn open(
+        capture: LastWordsCapture,
+        cgroups: &Arc<ArcSwap<CgroupNames>>,
+        shows_caller: bool,
+        limits: config::LastWords,
+    ) -> (Self, LastWordsParts, Option<Understudy>) {
+        let LastWordsCapture { alarm, views: [pumps, understudys], hook } = capture;
+        let parts = SpeakerParts {
+            beacon: Arc::new(Beacon::default()),
+            alarm: Arc::new(alarm),
+            plan: Arc::default(),
+            cgroups: Arc::clone(cgroups),
+            shows_caller,
+        };
+        let devices = || {
+            let opened = AnyDevice::open();
+            opened.inspect_err(|error| {
+                tracing::warn!(%error, "Last words go to targets with egress = \"udp\" alone (AF_PACKET needs CAP_NET_RAW).");
+            }).ok()
+        };
+        let placement = Placement::of_this_process();
+        let stop = Arc::new(AtomicBool::new(false));
+        let understudy = placement.map(|placement| {
+            let speaker = Speaker::new(understudys, parts.clone(), devices());
+            Understudy::new(speaker, parts.clone(), placement, Arc::clone(&stop))
+        });
+        let speaker = Speaker::new(pumps, parts.clone(), devices());
+        let pump = LastWordsParts { speaker, shared: parts.clone(), placement };
+        let mut this = Self {
+            parts,
+            state: HoldState::of_hook(hook),
+            limits,
+            placement,
+            sockets: BTreeMap::new(),
+            // Whether addresses are shown is decided when it is opened.
+            symbols: Some(File::open("/proc/kallsyms")),
+            stop,
+            thread: None,
+        };
+        this.limit(limits);
+        (this, pump, understudy)
+    }
+
+    /// Keeps the understudy's thread, to end it.
+    pub(super) fn runs(&mut self, thread: JoinHandle<()>) {
+        self.thread = Some(thread);
+    }
+
+    /// Whether the understudy has ended by itself.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Reads the kernel's symbols, which takes tens of milliseconds: a task for another thread.
+    pub(super) fn symbols(
+        &mut self,
+    ) -> Option<impl FnOnce() -> Result<u64, String> + Send + 'static> {
+        let symbols = self.symbols.take()?;
+        Some(|| {
+            let file = symbols.map_err(|error| format!("/proc/kallsyms: {error}"))?;
+            find_panic_cpu(BufReader::with_capacity(64 << 10, file))
+        })
+    }
+
+    /// Takes what the symbols say.
+    pub(super) fn found(&mut self, panic_cpu: &Result<u64, String>) {
+        if let Ok(address) = panic_cpu {
+            self.parts.alarm.set_panic_cpu_address(*address);
+        }
+        let off = HoldState::Off { why: String::new() };
+        self.state = std::mem::replace(&mut self.state, off).with_panic_cpu(panic_cpu);
+        match (self.state.proof(), self.state.why()) {
+            (Some(proof), _) => {
+                tracing::info!(proof, "Lines of a panic are held until they have left.")
+            }
+            (None, why) => tracing::warn!(
+                why,
+                "Lines of a panic are not held: there is no proof of one, and its end may not get out."
+            ),
+        }
+    }
+
+    /// Holds lines so long.
+    pub(super) fn limit(&mut self, limits: config::LastWords) {
+        self.limits = limits;
+        self.parts.alarm.set_limits(limits.hold, limits.budget);
+    }
+
+    /// Plans anew who is spoken to.
+    pub(super) fn plan<'a>(&mut self, listeners: impl Iterator<Item = Listener<'a>>) {
+        let before = std::mem::take(&mut self.sockets);
+        let targets = listeners.filter_map(|listener| {
+            let way = self.way(&before, &listener)?;
+            Some(Spoken {
+                place: listener.place,
+                settings: Arc::clone(listener.settings),
+                nic: listener.way.nic().into_bytes().into(),
+                way,
+            })
+        });
+        let plan = Plan { targets: targets.collect() };
+        self.parts.plan.store(Arc::new(plan));
+    }
+
+    fn way(
+        &mut self,
+        before: &BTreeMap<usize, (SocketKey, Arc<OwnedFd>)>,
+        listener: &Listener<'_>,
+    ) -> Option<SpokenWay> {
+        let Listener { id, way, .. } = listener;
+        match (way.kind(), &way.hop) {
+            (EgressKind::Xdp | EgressKind::Packet, Some(hop)) => {
+                // Whether the headers can be made was checked when the way was found.
+                let header = way.header().ok().flatten()?;
+                Some(SpokenWay::Frames { ifindex: hop.ifindex, header: Box::new(header) })
+            }
+            (EgressKind::Udp, _) => {
+                let key = way.key();
+                let socket = match before.get(id).filter(|(before, _)| *before == key) {
+                    Some((_, socket)) => Arc::clone(socket),
+                    None => match way.connected() {
+                        Ok(socket) => Arc::new(socket),
+                        Err(error) => {
+                            tracing::debug!(%error, "A target is not spoken to in a panic.");
+                            return None;
+                        }
+                    },
+                };
+                self.sockets.insert(*id, (key, Arc::clone(&socket)));
+                Some(SpokenWay::Udp(socket))
+            }
+            _ => None,
+        }
+    }
+
+    /// How things are.
+    pub(super) fn status(&self) -> LastWordsStatus {
+        let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        LastWordsStatus {
+            proof: self.state.proof().map(str::to_owned),
+            why: self.state.why().map(str::to_owned),
+            hold_ms: ms(self.limits.hold),
+            budget_ms: ms(self.limits.budget),
+            understudy_cpu: self.placement.map(|placement| placement.understudy()),
+            targets: self.parts.plan.load().targets.len(),
+            spoken: self.parts.beacon.spoken(),
+        }
+    }
+
+    /// Ends the understudy.
+    pub(super) fn end(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It looks at the word at least every 18 ms; a panic in it has ended the process.
+            let _ = thread.join();
+        }
+    }
+}
