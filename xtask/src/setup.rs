@@ -59,6 +59,10 @@ const FUZZ: &[Package] = &[Package { name: "g++", probe: Probe::Program("c++") }
 
 const VMS: &[Package] = &[
     Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },
+    // For the module that crashes test VMs; the kernel's objtool wants libelf.
+    Package { name: "gcc", probe: Probe::Program("gcc") },
+    Package { name: "make", probe: Probe::Program("make") },
+    Package { name: "libelf1", probe: Probe::Path("/usr/lib/x86_64-linux-gnu/libelf.so.1") },
     Package { name: "busybox-static", probe: Probe::Program("busybox") },
     Package { name: "libteam-utils", probe: Probe::Program("teamnl") },
     Package { name: "xz-utils", probe: Probe::Program("xz") },

@@ -14,12 +14,13 @@ use anyhow::{Context, Result, ensure};
 use crate::run::{cmd, execute, output};
 
 /// Where the kernels of the tests come from: stable's own, and the backports.
-const SUITES: &[&str] = &["bookworm", "bookworm-updates", "bookworm-backports", "trixie-backports"];
+pub(super) const SUITES: &[&str] =
+    &["bookworm", "bookworm-updates", "bookworm-backports", "trixie-backports"];
 const ARCHITECTURE: &str = "amd64";
 /// Since 6.19 the kernel is split into these; before, `image` is everything.
 const PARTS: &[&str] = &["image", "binary", "modules", "base"];
 /// Written last, so that a half unpacked kernel is not taken for a whole one.
-const COMPLETE: &str = ".complete";
+pub(super) const COMPLETE: &str = ".complete";
 
 /// An unpacked kernel.
 pub(crate) struct Kernel {
@@ -38,7 +39,7 @@ pub(crate) fn fetch(series: &str, cache: &Path, refresh: bool) -> Result<Kernel>
     if !refresh && let Some(release) = newest_unpacked(&dir) {
         return Kernel::below(&dir, release);
     }
-    let apt = Apt::new(cache)?;
+    let apt = Apt::new(&cache.join("apt"), SUITES)?;
     let names = apt.package_names()?;
     let release = newest(series, &names)
         .with_context(|| format!("no Debian kernel {series} in {}", SUITES.join(", ")))?;
@@ -115,19 +116,20 @@ pub(crate) fn version(release: &str) -> Vec<u64> {
 }
 
 /// apt with a state of its own.
-struct Apt {
+pub(super) struct Apt {
     dir: PathBuf,
 }
 
 impl Apt {
-    fn new(cache: &Path) -> Result<Self> {
-        let apt = Self { dir: cache.join("apt") };
+    /// One that knows the packages of these suites; its state is kept in `dir`.
+    pub(super) fn new(dir: &Path, suites: &[&str]) -> Result<Self> {
+        let apt = Self { dir: dir.to_path_buf() };
         for sub in ["etc", "lists/partial", "cache/archives/partial"] {
             let path = apt.dir.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         }
         let archive = archive()?;
-        let sources = SUITES.iter().fold(String::new(), |text, suite| {
+        let sources = suites.iter().fold(String::new(), |text, suite| {
             text + &format!("deb [arch={ARCHITECTURE}] {archive} {suite} main\n")
         });
         let file = apt.dir.join("etc/kernels.list");
@@ -160,7 +162,15 @@ impl Apt {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
+    /// What a package needs, directly.
+    pub(super) fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let text = output(self.command("apt-cache").args(["depends", package]))?;
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Downloads the packages and unpacks them into a directory.
+    pub(super) fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
         let downloads = tempfile::tempdir_in(&self.dir)
             .with_context(|| format!("make a directory in {}", self.dir.display()))?;

@@ -10,6 +10,7 @@ mod capture;
 mod initramfs;
 mod judge;
 mod kernel;
+pub(crate) mod last_words;
 mod qemu;
 mod record;
 mod report;
@@ -82,12 +83,23 @@ pub(crate) struct Args {
     /// Print everything that the runner in the guest said
     #[arg(long)]
     verbose: bool,
+    #[command(flatten)]
+    last_words: last_words::Args,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let toolchain = setup::ensure(Need::Vms)?;
     let interrupt = Interrupt::watch()?;
+    if args.last_words.wanted() {
+        return last_words::run(
+            &args.last_words,
+            &args.kernels,
+            args.refresh,
+            &toolchain,
+            &interrupt,
+        );
+    }
     let mut count = Count::default();
     for series in &args.kernels {
         count += test(series, &toolchain, &interrupt, args.refresh, args.verbose)?;
@@ -226,25 +238,36 @@ struct Programs {
 
 /// Builds them without shared libraries, in a directory of their own.
 fn build(toolchain: &Toolchain) -> Result<Programs> {
-    let target_dir = target_dir().join("vm/build");
-    let cargo = |args: &[&'static str]| {
-        let mut cargo = toolchain.cargo(args.iter().copied());
-        cargo.args(["--release", "--locked", "--target", TARGET, "--target-dir"]);
-        cargo.arg(&target_dir);
-        // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
-        let flags = "-C target-feature=+crt-static";
-        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags);
-        cargo
-    };
-    execute(&mut cargo(&["build", "-p", "netconsole-agent", "-p", "agent-tests", "--bins"]))?;
-    let mut tests = cargo(&["test", "-p", "agent-tests", "--test", NETWORK_TESTS, "--no-run"]);
+    let built = build_programs(toolchain)?;
+    let mut tests = static_cargo(toolchain, &["test", "-p", "agent-tests"]);
+    tests.args(["--test", NETWORK_TESTS, "--no-run"]);
     let network_tests = executable(tests.arg("--message-format=json-render-diagnostics"))?;
-    let built = target_dir.join(TARGET).join("release");
     Ok(Programs {
         agent: built.join("netconsole-agent"),
         runner: built.join("vm_runner"),
         network_tests,
     })
+}
+
+/// Builds the agent and the programs that go with the VMs; returns the directory where they are.
+fn build_programs(toolchain: &Toolchain) -> Result<PathBuf> {
+    let what = ["build", "-p", "netconsole-agent", "-p", "agent-tests", "--bins"];
+    execute(&mut static_cargo(toolchain, &what))?;
+    Ok(static_target_dir().join(TARGET).join("release"))
+}
+
+fn static_target_dir() -> PathBuf {
+    target_dir().join("vm/build")
+}
+
+fn static_cargo(toolchain: &Toolchain, args: &[&'static str]) -> Command {
+    let mut cargo = toolchain.cargo(args.iter().copied());
+    cargo.args(["--release", "--locked", "--target", TARGET, "--target-dir"]);
+    cargo.arg(static_target_dir());
+    // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
+    let flags = "-C target-feature=+crt-static";
+    cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags);
+    cargo
 }
 
 /// The test binary that a `cargo test --no-run` built, from cargo's messages.

@@ -1,0 +1,434 @@
+//! One crash: boots the guest, lets it crash, boots it again, and collects what left it and what
+//! it printed. It judges nothing.
+//!
+//! Four lines lead to the guest: its network card, at whose other end is the peer
+//! (`tests/src/bin/vm_peer.rs`), a serial line to its init script, QEMU's monitor, and the
+//! kernel's console, which goes into a file. The memory of its ACPI error record table
+//! is a file as well; there pstore keeps the log over the reboot.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::crashes::{After, Cause, Crash};
+use super::judge::Arrival;
+use super::{AFTER_CRASH, Subject};
+use crate::run::cmd;
+use crate::signals::Interrupt;
+use crate::vm::kernel::Kernel;
+
+/// The store of pstore, and one of its records; a part of a dump must fit one.
+const STORE_BYTES: u64 = 1 << 20;
+/// How much of the log pstore keeps: all that comes behind the mark, and more.
+const KMSG_BYTES: u32 = 128 << 10;
+const BOOT_LIMIT: Duration = Duration::from_secs(150);
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+/// Time in which a guest that stands still has printed and sent what it can.
+const HALT: Duration = Duration::from_secs(5);
+/// Time in which the agent has noticed that its neighbour does not answer.
+const SILENCE: Duration = Duration::from_secs(4);
+/// Between the mark and what the host does to the guest, so that nobody is awake by the mark.
+const AFTER_MARK: Duration = Duration::from_millis(500);
+/// So long must nothing arrive until what comes after the reboot is complete.
+const QUIET: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(100);
+
+/// What is run.
+pub(super) struct Plan<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) initramfs: &'a Path,
+    pub(super) peer: &'a Path,
+    /// For the console, the serial line, the frames, QEMU's log.
+    pub(super) dir: &'a Path,
+    pub(super) crash: &'a Crash,
+    pub(super) subject: Subject,
+    pub(super) cpu: usize,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// Files of pstore, or the log of a guest that lived on (`dmesg`).
+    pub(super) files: Vec<(String, String)>,
+    /// What arrived until the guest booted again.
+    pub(super) first: Vec<Arrival>,
+    /// What arrived afterwards.
+    pub(super) second: Vec<Arrival>,
+    /// What the agent said about its source of records.
+    pub(super) source: Option<String>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A boot that hangs, a guest that does not crash or leaves no log, a damaged frame.
+pub(super) fn run(plan: &Plan<'_>, interrupt: &Interrupt) -> Result<Evidence> {
+    let mut guest = Guest::start(plan, interrupt)?;
+    guest.wait_word("BOOT first", BOOT_LIMIT)?;
+    guest.wait_word("UP", BOOT_LIMIT)?;
+    if plan.crash.silent_neighbour {
+        guest.pass(SILENCE)?;
+    } else {
+        let ready = "last-words: ready";
+        guest.wait("its records to arrive", STEP_LIMIT, |guest, _| {
+            let arrived = |arrival: &Arrival| {
+                matches!(arrival, Arrival::Record { text, .. } if text == ready)
+            };
+            guest.evidence.first.iter().any(arrived).then_some(())
+        })?;
+    }
+    guest.line.write_all(b"go\n").context("speak to the guest")?;
+    guest.wait_word("CRASH", STEP_LIMIT)?;
+    if let Cause::Monitor(command) = plan.crash.cause {
+        guest.pass(AFTER_MARK)?;
+        guest.command(command)?;
+    }
+    match plan.crash.after {
+        After::Life => {
+            guest.files(STEP_LIMIT)?;
+            return guest.finish();
+        }
+        After::Reboot => {}
+        After::Halt => {
+            guest.pass(HALT)?;
+            guest.command("system_reset")?;
+        }
+    }
+    guest.wait("the guest to boot again", BOOT_LIMIT, |_, word| match word {
+        Some("BOOT second") => Some(Ok(())),
+        Some("BOOT first") => Some(Err(anyhow::anyhow!("it crashed and pstore is empty"))),
+        _ => None,
+    })??;
+    guest.rebooted = true;
+    guest.answer()?;
+    guest.files(BOOT_LIMIT)?;
+    if AFTER_CRASH && plan.subject == Subject::Agent {
+        guest.quiet()?;
+    }
+    guest.finish()
+}
+
+/// Something happened.
+enum Event {
+    /// The guest's init script said a line.
+    Word(String),
+    /// The peer told a fact.
+    Fact(String),
+}
+
+/// A running VM with its peer; both end when it is dropped.
+struct Guest<'a> {
+    qemu: Guard,
+    peer: Guard,
+    /// Closing it ends the peer.
+    to_peer: Option<ChildStdin>,
+    line: UnixStream,
+    monitor: UnixStream,
+    events: Receiver<Event>,
+    evidence: Evidence,
+    rebooted: bool,
+    interrupt: &'a Interrupt,
+    log: PathBuf,
+    /// The sockets; paths of sockets must be short.
+    _sockets: tempfile::TempDir,
+}
+
+impl<'a> Guest<'a> {
+    fn start(plan: &Plan<'_>, interrupt: &'a Interrupt) -> Result<Self> {
+        let sockets = tempfile::tempdir().context("make a directory for the sockets")?;
+        let socket = |name: &str| sockets.path().join(name);
+        let (sender, events) = mpsc::channel();
+        let stderr = |name: &str| {
+            let path = plan.dir.join(name);
+            File::create(&path).with_context(|| format!("create {}", path.display()))
+        };
+
+        let mut peer = cmd(plan.peer, [socket("peer"), socket("net")]);
+        peer.args(plan.crash.silent_neighbour.then_some("silent"));
+        peer.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr("peer.log")?);
+        let mut peer = Guard(peer.spawn().context("start the VM's peer")?);
+        let to_peer = peer.0.stdin.take();
+        let from_peer = peer.0.stdout.take().context("the peer has no output")?;
+        let facts = File::create(plan.dir.join("received.log")).context("create received.log")?;
+        read_lines(from_peer, sender.clone(), facts, Event::Fact);
+
+        let store = plan.dir.join("erst");
+        let made = File::create(&store).and_then(|file| file.set_len(STORE_BYTES));
+        made.with_context(|| format!("make {}", store.display()))?;
+        let arguments = arguments(plan, sockets.path());
+        let mut qemu = cmd("qemu-system-x86_64", arguments);
+        let log = plan.dir.join("qemu.log");
+        qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr("qemu.log")?);
+        let mut qemu = Guard(qemu.spawn().context("cannot start QEMU")?);
+        let mut connect = |name: &str| connect(&socket(name), &mut qemu.0, &log);
+        let (line, monitor) = (connect("line")?, connect("monitor")?);
+        let reader = line.try_clone().context("share the serial line")?;
+        let words = File::create(plan.dir.join("line.log")).context("create line.log")?;
+        read_lines(reader, sender, words, Event::Word);
+        // What the monitor answers is of no interest, but must be read.
+        let answers = monitor.try_clone().context("share the monitor")?;
+        thread::spawn(move || std::io::copy(&mut &answers, &mut std::io::sink()));
+        Ok(Self {
+            qemu,
+            peer,
+            to_peer,
+            line,
+            monitor,
+            events,
+            evidence: Evidence::default(),
+            rebooted: false,
+            interrupt,
+            log,
+            _sockets: sockets,
+        })
+    }
+
+    fn command(&mut self, command: &str) -> Result<()> {
+        let sent = self.monitor.write_all(format!("{command}\n").as_bytes());
+        sent.with_context(|| format!("give QEMU the command {command}"))
+    }
+
+    /// Lets the peer answer ARP from now on.
+    fn answer(&mut self) -> Result<()> {
+        let to_peer = self.to_peer.as_mut().context("the peer has no input")?;
+        to_peer.write_all(b"answer\n").context("speak to the VM's peer")
+    }
+
+    /// Takes events until `done` returns something; it is given each word of the guest, and
+    /// asked once in a while without one.
+    fn wait<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self, Option<&str>) -> Option<T>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        loop {
+            let word = self.next(POLL)?;
+            if let Some(found) = done(self, word.as_deref()) {
+                return Ok(found);
+            }
+            ensure!(start.elapsed() < limit, "waited {} s for {what}", limit.as_secs());
+        }
+    }
+
+    fn wait_word(&mut self, wanted: &str, limit: Duration) -> Result<()> {
+        self.wait(&format!("the guest's {wanted:?}"), limit, |_, word| {
+            (word == Some(wanted)).then_some(())
+        })
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, time: Duration) -> Result<()> {
+        let start = Instant::now();
+        self.wait("time to pass", time * 2 + STEP_LIMIT, |_, _| {
+            (start.elapsed() >= time).then_some(())
+        })
+    }
+
+    /// Waits until nothing more arrives.
+    fn quiet(&mut self) -> Result<()> {
+        let mut last = (self.evidence.second.len(), Instant::now());
+        self.wait("nothing to arrive any more", STEP_LIMIT, |guest, _| {
+            let count = guest.evidence.second.len();
+            if count != last.0 {
+                last = (count, Instant::now());
+            }
+            (count > 0 && last.1.elapsed() > QUIET).then_some(())
+        })
+    }
+
+    /// Takes the files that the guest ships until it says that it is done.
+    fn files(&mut self, limit: Duration) -> Result<()> {
+        self.wait("the guest's log", limit, |_, word| (word == Some("DONE")).then_some(()))
+    }
+
+    /// Takes one event, if there is one in time; returns it if it is a word of the guest.
+    fn next(&mut self, limit: Duration) -> Result<Option<String>> {
+        self.interrupt.check()?;
+        match self.events.recv_timeout(limit) {
+            Ok(Event::Fact(fact)) => self.fact(&fact).map(|()| None),
+            Ok(Event::Word(word)) => {
+                self.word(&word)?;
+                Ok(Some(word))
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                if let Some(status) = self.qemu.0.try_wait().context("look after QEMU")? {
+                    bail!("QEMU ended ({status}): {}", said(&self.log));
+                }
+                if let Some(status) = self.peer.0.try_wait().context("look after the peer")? {
+                    bail!("the VM's peer ended ({status})");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Texts come as `FILE name`, their lines behind a `|`, `END`.
+    fn word(&mut self, word: &str) -> Result<()> {
+        if let Some(source) = word.strip_prefix("SOURCE ") {
+            self.evidence.source.get_or_insert_with(|| source.trim().to_owned());
+        } else if let Some(name) = word.strip_prefix("FILE ") {
+            let mut text = String::new();
+            loop {
+                let event = self.events.recv_timeout(STEP_LIMIT);
+                match event.context("a file of the guest breaks off")? {
+                    Event::Fact(fact) => self.fact(&fact)?,
+                    Event::Word(end) if end == "END" => break,
+                    Event::Word(line) => {
+                        text += line.strip_prefix('|').unwrap_or_default();
+                        text.push('\n');
+                    }
+                }
+            }
+            self.evidence.files.push((name.to_owned(), text));
+        }
+        Ok(())
+    }
+
+    fn fact(&mut self, fact: &str) -> Result<()> {
+        let fact: serde_json::Value = serde_json::from_str(fact).context("read the peer's fact")?;
+        if let Some(damage) = fact["damaged"].as_str() {
+            bail!("the guest sent a damaged frame: {damage}");
+        }
+        let arrivals =
+            if self.rebooted { &mut self.evidence.second } else { &mut self.evidence.first };
+        if let Some(text) = fact["plain"].as_str() {
+            arrivals.push(Arrival::Plain(text.to_owned()));
+        } else if let (Some(seq), Some(ts_us), Some(text)) =
+            (fact["seq"].as_u64(), fact["ts_us"].as_u64(), fact["text"].as_str())
+            && fact["missing_bytes"] == 0
+        {
+            arrivals.push(Arrival::Record { seq, ts_us, text: text.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Ends the peer, which tells what it still holds, and the VM.
+    fn finish(mut self) -> Result<Evidence> {
+        self.to_peer = None;
+        self.qemu.0.kill().context("end QEMU")?;
+        let end = Instant::now() + STEP_LIMIT;
+        loop {
+            match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(Event::Fact(fact)) => self.fact(&fact)?,
+                Ok(Event::Word(_)) => {}
+                // Both senders have ended.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => bail!("the VM's peer does not end"),
+            }
+        }
+        Ok(self.evidence)
+    }
+}
+
+/// Passes the lines of `from` on, and keeps them in a file.
+fn read_lines(
+    from: impl Read + Send + 'static,
+    to: Sender<Event>,
+    mut copy: File,
+    event: fn(String) -> Event,
+) {
+    thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            // The copy is only there to be looked at.
+            drop(copy.write_all(&line).and_then(|()| copy.write_all(b"\n")));
+            if to.send(event(String::from_utf8_lossy(&line).into_owned())).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Connects to a socket that QEMU is about to make.
+fn connect(socket: &Path, qemu: &mut Child, log: &Path) -> Result<UnixStream> {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                let ended = qemu.try_wait().context("look after QEMU")?;
+                ensure!(ended.is_none(), "QEMU did not start: {}", said(log));
+                ensure!(start.elapsed() < STEP_LIMIT, "connect to {}: {error}", socket.display());
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+fn said(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default().trim().to_owned()
+}
+
+fn arguments(plan: &Plan<'_>, sockets: &Path) -> Vec<OsString> {
+    let joined = |parts: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let mut text = OsString::new();
+        parts.iter().for_each(|part| text.push(part.as_ref()));
+        text
+    };
+    let socket = |name: &str| sockets.join(name);
+    let file = |name: &str| plan.dir.join(name);
+    let append = format!(
+        "console=ttyS0 quiet net.ifnames=0 pstore.kmsg_bytes={KMSG_BYTES} \
+         lw_subject={} lw_crash={} lw_cpu={} lw_panic={} lw_after={}",
+        plan.subject.name(),
+        plan.crash.name,
+        plan.cpu,
+        plan.crash.panic_timeout_s,
+        if AFTER_CRASH { "yes" } else { "no" }
+    );
+    let fixed = "-M q35 -accel tcg,thread=multi,tb-size=256 -cpu max -smp 2 -m 768 -nodefaults \
+                 -display none -device virtio-net-pci,netdev=net0,csum=off \
+                 -device acpi-erst,memdev=erst -serial chardev:console -serial chardev:line \
+                 -mon chardev=monitor,mode=readline";
+    let mut arguments: Vec<OsString> = fixed.split_whitespace().map(OsString::from).collect();
+    let with_value: [(&str, OsString); 9] = [
+        (
+            "-netdev",
+            joined(&[
+                &"dgram,id=net0,local.type=unix,local.path=",
+                &socket("net"),
+                &",remote.type=unix,remote.path=",
+                &socket("peer"),
+            ]),
+        ),
+        ("-object", joined(&[&"filter-dump,id=dump0,netdev=net0,file=", &file("net.pcap")])),
+        (
+            "-object",
+            joined(&[
+                &format!("memory-backend-file,id=erst,share=on,size={STORE_BYTES},mem-path="),
+                &file("erst"),
+            ]),
+        ),
+        ("-chardev", joined(&[&"file,id=console,path=", &file("console.log")])),
+        // The guest waits until somebody listens: no word of it is lost.
+        ("-chardev", joined(&[&"socket,id=line,server=on,wait=on,path=", &socket("line")])),
+        ("-chardev", joined(&[&"socket,id=monitor,server=on,wait=off,path=", &socket("monitor")])),
+        ("-kernel", plan.kernel.image.clone().into()),
+        ("-initrd", plan.initramfs.into()),
+        ("-append", append.into()),
+    ];
+    for (option, value) in with_value {
+        arguments.extend([option.into(), value]);
+    }
+    arguments
+}
+
+/// A child process that ends when it is dropped.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only if it has been reaped already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}

@@ -1,0 +1,429 @@
+//! `cargo xtask vm --last-words`: guests crash, and the lines that left them are compared with
+//! those they had printed, for the agent and, in runs of its own, for the kernel's netconsole.
+//!
+//! `crashes` is the table of what happens, `guest` makes it happen in a VM, `judge` compares,
+//! `results` keeps the results below `target/vm/last-words` and makes the table; `module` builds
+//! the module that some crashes need. Everything happens in QEMU: this machine is not touched.
+
+mod crashes;
+mod guest;
+mod judge;
+mod module;
+mod results;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use self::crashes::{After, CRASHES, Crash, STORM_WRITER};
+use self::guest::Plan;
+use self::judge::Verdict;
+use self::results::{Outcome, Row};
+use super::kernel::{self, Kernel};
+use super::{build_programs, initramfs};
+use crate::run::{root, target_dir};
+use crate::signals::Interrupt;
+use crate::summary::Count;
+use crate::toolchain::Toolchain;
+
+/// Whether the agent of the second boot is started with `after_crash = true` and what it tells
+/// of the first one is counted.
+const AFTER_CRASH: bool = false;
+
+const INIT: &str = "tests/vm/last-words-init";
+const README: &str = "README.md";
+const MODULES: &[&str] =
+    &["virtio_pci", "virtio_net", "af_packet", "configfs", "netconsole", "i8042", "atkbd"];
+/// Crashes of the short form.
+const SHORT: &[&str] = &["sysrq-cpu0", "sysrq-cpu1"];
+
+/// Who sends the last words.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Subject {
+    /// This project's agent.
+    Agent,
+    /// The kernel's own netconsole, extended format.
+    Netconsole,
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Netconsole => "netconsole",
+        }
+    }
+}
+
+/// The subjects of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Subjects {
+    Agent,
+    Netconsole,
+    Both,
+}
+
+impl Subjects {
+    fn list(self) -> &'static [Subject] {
+        match self {
+            Self::Agent => &[Subject::Agent],
+            Self::Netconsole => &[Subject::Netconsole],
+            Self::Both => &[Subject::Agent, Subject::Netconsole],
+        }
+    }
+}
+
+/// Arguments that go with `--last-words`.
+#[derive(clap::Args)]
+#[group(id = "last_words_args")]
+#[command(next_help_heading = "Last words")]
+pub(crate) struct Args {
+    /// Let guests crash and measure which of their last lines arrive
+    #[arg(long)]
+    last_words: bool,
+    /// Crashes by name; all without it
+    #[arg(long = "crash", value_name = "NAME", value_delimiter = ',', requires = "last_words")]
+    crashes: Vec<String>,
+    /// So many runs of each crash, whatever there is already; without it, those that are missing
+    /// for the whole series
+    #[arg(long, value_name = "N", requires = "last_words")]
+    runs: Option<usize>,
+    /// Whom to look at
+    #[arg(long, value_enum, default_value = "both", requires = "last_words")]
+    subject: Subjects,
+    /// Guests at a time; more than one disturb each other on a small machine
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "last_words")]
+    jobs: usize,
+    /// Only `sysrq c` on both CPUs with the agent on the last kernel; all lines must arrive
+    #[arg(long, requires = "last_words", conflicts_with_all = ["crashes", "runs", "subject"])]
+    short: bool,
+    /// Forget earlier results
+    #[arg(long, requires = "last_words")]
+    fresh: bool,
+    /// Run nothing, only make the table of what is there
+    #[arg(long, requires = "last_words")]
+    table_only: bool,
+    /// Put the table into the marked section of the README
+    #[arg(long, requires = "last_words")]
+    write_readme: bool,
+}
+
+impl Args {
+    /// Whether this is what was asked for.
+    pub(super) fn wanted(&self) -> bool {
+        self.last_words
+    }
+}
+
+/// Runs the series.
+pub(super) fn run(
+    args: &Args,
+    kernels: &[String],
+    refresh: bool,
+    toolchain: &Toolchain,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    if args.short {
+        let series = kernels.last().context("no kernel was named")?;
+        let count = short(series, toolchain, interrupt)?;
+        println!("{count}");
+        ensure!(count.failed == 0, "last words were lost");
+        return Ok(());
+    }
+    let dir = directory()?;
+    let file = dir.join("results.jsonl");
+    if args.fresh && file.exists() {
+        fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+    }
+    let outcome = if args.table_only {
+        Ok(())
+    } else {
+        let chosen = chosen(&args.crashes)?;
+        let bench = Bench::new(toolchain, &dir)?;
+        kernels.iter().try_for_each(|series| {
+            let lab = bench.lab(series, refresh)?;
+            let list = to_do(args, &chosen, &lab, &results::read(&file)?);
+            lab.series(list, args.jobs, &file, interrupt)
+        })
+    };
+    // Also of a series that was interrupted.
+    let table = results::table(&results::read(&file)?);
+    println!("\n{table}\nlast-words: the results are in {}", file.display());
+    if args.write_readme {
+        let path = root().join(README);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = results::insert(&text, &table)?;
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    }
+    outcome
+}
+
+/// The short form: `sysrq c` on both CPUs of one kernel. Every line that the agent could send
+/// must have arrived; one run of each may be repeated, which is told.
+pub(crate) fn short(series: &str, toolchain: &Toolchain, interrupt: &Interrupt) -> Result<Count> {
+    let dir = directory()?;
+    let bench = Bench::new(toolchain, &dir)?;
+    let lab = bench.lab(series, false)?;
+    let mut count = Count::default();
+    for name in SHORT {
+        let crash = crashes::by_name(name).with_context(|| format!("no crash {name}"))?;
+        let item = Item { crash, subject: Subject::Agent, cpu: crash.cpu(0) };
+        let is_whole = |row: &Row| match &row.outcome {
+            Outcome::Judged(verdict) => verdict.before_stop.is_whole(),
+            Outcome::Failed(_) => false,
+        };
+        let mut row = lab.row(&item, &dir.join("short"), interrupt)?;
+        if !is_whole(&row) {
+            println!("vm: RETRY, {}", row.line());
+            row = lab.row(&item, &dir.join("short"), interrupt)?;
+        }
+        let word = if is_whole(&row) { "ok" } else { "FAILED" };
+        println!("vm test {} last-words/{name} ... {word}: {}", lab.kernel.release, row.line());
+        *(if is_whole(&row) { &mut count.passed } else { &mut count.failed }) += 1;
+    }
+    Ok(count)
+}
+
+fn directory() -> Result<PathBuf> {
+    let dir = target_dir().join("vm/last-words");
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Crash>> {
+    if names.is_empty() {
+        return Ok(CRASHES.iter().collect());
+    }
+    let known = || CRASHES.iter().map(|crash| crash.name).collect::<Vec<_>>().join(", ");
+    names
+        .iter()
+        .map(|name| {
+            crashes::by_name(name)
+                .with_context(|| format!("no crash {name}; there are {}", known()))
+        })
+        .collect()
+}
+
+/// One run to come.
+#[derive(Clone, Copy)]
+struct Item {
+    crash: &'static Crash,
+    subject: Subject,
+    cpu: usize,
+}
+
+/// What is to be run on a kernel. The subjects take turns, so that a disturbance of this machine
+/// does not hit one of them alone.
+fn to_do(args: &Args, chosen: &[&'static Crash], lab: &Lab<'_>, rows: &[Row]) -> VecDeque<Item> {
+    let mut list = VecDeque::new();
+    for &crash in chosen {
+        if crash.needs_module && lab.no_module.is_some() {
+            continue;
+        }
+        let done = |subject: Subject| {
+            let same = |row: &&Row| {
+                row.kernel == lab.kernel.release
+                    && row.crash == crash.name
+                    && row.subject == subject
+                    && matches!(row.outcome, Outcome::Judged(_))
+            };
+            rows.iter().filter(same).count()
+        };
+        let wanted = args.runs.unwrap_or(crash.runs);
+        for run in 0..wanted {
+            for &subject in args.subject.list() {
+                if args.runs.is_some() || run >= done(subject) {
+                    list.push_back(Item { crash, subject, cpu: crash.cpu(run) });
+                }
+            }
+        }
+    }
+    list
+}
+
+/// What all kernels share.
+struct Bench<'a> {
+    agent: PathBuf,
+    peer: PathBuf,
+    dir: &'a Path,
+}
+
+impl<'a> Bench<'a> {
+    fn new(toolchain: &Toolchain, dir: &'a Path) -> Result<Self> {
+        let built = build_programs(toolchain)?;
+        Ok(Self { agent: built.join("netconsole-agent"), peer: built.join("vm_peer"), dir })
+    }
+
+    /// Fetches a kernel and packs its root file system.
+    fn lab(&self, series: &str, refresh: bool) -> Result<Lab<'_>> {
+        let cache = target_dir().join("vm");
+        let kernel = kernel::fetch(series, &cache, refresh)?;
+        let module = module::build(&kernel, &cache);
+        let mut archive = initramfs::Archive::default();
+        initramfs::add_base(&mut archive)?;
+        initramfs::add_modules(&mut archive, &kernel, MODULES)?;
+        archive.copy("init", &root().join(INIT))?;
+        archive.copy("bin/netconsole-agent", &self.agent)?;
+        archive.directory("crashes");
+        archive.file("crashes/storm-writer", STORM_WRITER.as_bytes());
+        for crash in CRASHES {
+            archive.file(&format!("crashes/{}", crash.name), crash.script().as_bytes());
+        }
+        let no_module = match module {
+            Ok(path) => {
+                archive.copy(&format!("crashes/{}", module::FILE), &path)?;
+                None
+            }
+            Err(error) => {
+                let skipped = CRASHES.iter().filter(|crash| crash.needs_module);
+                let skipped: Vec<&str> = skipped.map(|crash| crash.name).collect();
+                let release = &kernel.release;
+                println!("last-words: SKIPPED on {release}: {}: {error:#}", skipped.join(", "));
+                Some(format!("{error:#}"))
+            }
+        };
+        let dir = self.dir.join(&kernel.release);
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let initramfs = dir.join("initramfs.cpio");
+        fs::write(&initramfs, archive.finish())
+            .with_context(|| format!("write {}", initramfs.display()))?;
+        Ok(Lab { bench: self, kernel, initramfs, dir, no_module })
+    }
+}
+
+/// A kernel with all it needs to crash.
+struct Lab<'a> {
+    bench: &'a Bench<'a>,
+    kernel: Kernel,
+    initramfs: PathBuf,
+    dir: PathBuf,
+    /// Why there is no module that crashes.
+    no_module: Option<String>,
+}
+
+impl Lab<'_> {
+    /// Runs the list, some at a time.
+    fn series(
+        &self,
+        list: VecDeque<Item>,
+        jobs: usize,
+        file: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        println!("last-words: {} runs on kernel {}", list.len(), self.kernel.release);
+        let list = Mutex::new(list);
+        let next = || list.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let written = Mutex::new(());
+        let work = |job: usize| -> Result<()> {
+            let dir = self.dir.join(format!("job{job}"));
+            while let Some(item) = next() {
+                let row = self.row(&item, &dir, interrupt)?;
+                let _one_at_a_time = written.lock().unwrap_or_else(PoisonError::into_inner);
+                println!("{}", row.line());
+                results::append(file, &row)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let work = &work;
+            let threads: Vec<_> =
+                (0..jobs.max(1)).map(|job| scope.spawn(move || work(job))).collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+            })
+        })
+    }
+
+    /// One run, repeated once if it comes to nothing: emulated guests hang now and then.
+    ///
+    /// # Errors
+    /// Only the interruption and what hinders every run; a failed run is a row.
+    fn row(&self, item: &Item, dir: &Path, interrupt: &Interrupt) -> Result<Row> {
+        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let Item { crash, subject, cpu } = *item;
+        let mut start = Instant::now();
+        let mut attempt = self.attempt(item, dir, interrupt);
+        if let Err(error) = &attempt {
+            interrupt.check()?;
+            let kept = keep(dir, &format!("{}-{}-failed", crash.name, subject.name()))?;
+            let release = &self.kernel.release;
+            println!(
+                "last-words: RETRY of {} {} on {release}: {error:#} (see {})",
+                crash.name,
+                subject.name(),
+                kept.display()
+            );
+            start = Instant::now();
+            attempt = self.attempt(item, dir, interrupt);
+            interrupt.check()?;
+        }
+        let (source, outcome) = match attempt {
+            Ok((source, verdict)) => (source, Outcome::Judged(verdict)),
+            Err(error) => (None, Outcome::Failed(format!("{error:#}"))),
+        };
+        let complete = matches!(&outcome, Outcome::Judged(v) if v.before_stop.is_whole());
+        if !complete {
+            keep(dir, &format!("{}-{}", crash.name, subject.name()))?;
+        }
+        Ok(Row {
+            kernel: self.kernel.release.clone(),
+            crash: crash.name.to_owned(),
+            subject,
+            cpu,
+            seconds: start.elapsed().as_secs_f64(),
+            source,
+            outcome,
+        })
+    }
+
+    fn attempt(
+        &self,
+        item: &Item,
+        dir: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<(Option<String>, Verdict)> {
+        let evidence = guest::run(
+            &Plan {
+                kernel: &self.kernel,
+                initramfs: &self.initramfs,
+                peer: &self.bench.peer,
+                dir,
+                crash: item.crash,
+                subject: item.subject,
+                cpu: item.cpu,
+            },
+            interrupt,
+        )?;
+        let panics = item.crash.after != After::Life;
+        let lines = if panics {
+            judge::read_pstore(&evidence.files)?
+        } else {
+            let log = evidence.files.iter().find(|(name, _)| name == "dmesg");
+            judge::read_log(&log.context("the guest did not show its log")?.1)
+        };
+        let printed = judge::divide(lines, panics)?;
+        Ok((evidence.source, judge::compare(&printed, &evidence.first, &evidence.second)))
+    }
+}
+
+/// Keeps what a run left, in place of what an earlier one of that name left.
+fn keep(dir: &Path, name: &str) -> Result<PathBuf> {
+    let kept = dir.with_file_name("kept").join(name);
+    fs::create_dir_all(&kept).with_context(|| format!("make {}", kept.display()))?;
+    for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
+        if let Some(name) = path.file_name() {
+            fs::rename(&path, kept.join(name))
+                .with_context(|| format!("keep {}", path.display()))?;
+        }
+    }
+    Ok(kept)
+}
