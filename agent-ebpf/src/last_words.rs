@@ -10,9 +10,7 @@ use core::ffi::c_void;
 use agent_common::{ARMED_BY_HOOK, ARMED_BY_PANIC_CPU, LastWords};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_RB_PROD_POS},
-    helpers::generated::{
-        bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop, bpf_ringbuf_query,
-    },
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop, bpf_ringbuf_query},
     macros::{fentry, kprobe, map},
     maps::{Array, PerCpuArray},
     programs::{FEntryContext, ProbeContext},
@@ -74,7 +72,8 @@ fn arm(armed_by: u32) {
         if (&raw const words.panic_cpu_plus_one).read_volatile() == 0 {
             words.armed_by = armed_by;
             words.armed_ktime_ns = bpf_ktime_get_ns();
-            words.armed_position = bpf_ringbuf_query(RECORDS_PTR.cast(), u64::from(BPF_RB_PROD_POS));
+            words.armed_position =
+                bpf_ringbuf_query(RECORDS_PTR.cast(), u64::from(BPF_RB_PROD_POS));
             let cpu = bpf_get_smp_processor_id();
             (&raw mut words.panic_cpu_plus_one).write_volatile(cpu + 1);
         }

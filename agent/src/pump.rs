@@ -6,6 +6,7 @@
 //! wait and one kick per batch. It resolves nothing and opens nothing: that is
 //! the control thread's work, which reaches it through `handover`.
 
+mod copies;
 mod deliver;
 pub mod flight;
 mod gap;
@@ -196,7 +197,9 @@ impl Pump {
             _ => None,
         });
         let look_ns = if self.report.is_open() { QUICK_LOOK_NS } else { LOOK_NS };
-        let mut until = [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, paced.min()];
+        let copies = self.targets.iter().flatten().filter_map(|target| target.copy_due_ns()).min();
+        let mut until =
+            [Some(now + look_ns), progress.deadline_ns, self.stop_at_ns, paced.min(), copies];
         if held || in_flight {
             // A socket that takes nothing may be full for a moment, or its device
             // may be down for a week.

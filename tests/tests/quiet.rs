@@ -334,6 +334,7 @@ impl Running {
                         .expect("a filter"),
                     ),
                     names_cgroups: true,
+                    copies: 1,
                     pace: None,
                 })),
                 ledger: Arc::clone(ledger),

@@ -163,6 +163,22 @@ pub(super) const TARGET: &[Key] = &[
         ],
     ),
     with_default(
+        "copies",
+        "1",
+        &[
+            "How often each record of level err or worse is sent, half a second apart; receivers of the",
+            "extended format drop what they have already. From 1 to 8.",
+        ],
+    ),
+    without_default(
+        "dump",
+        "\"netoops\"",
+        &[
+            "Sends the end of the kernel log as netoops packets to the receiver's UDP port 2004: in a",
+            "panic, after an oops, and when `netconsole-agent dump` asks for it.",
+        ],
+    ),
+    with_default(
         "pace",
         "\"20000/s\"",
         &[

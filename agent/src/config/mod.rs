@@ -171,6 +171,10 @@ pub struct Target {
     pub remote_mac: Option<[u8; 6]>,
     /// Most datagrams per second in the long run; no limit if `None`.
     pub pace: Option<u32>,
+    /// How often a severe record is sent.
+    pub copies: u8,
+    /// Whether dumps in the netoops format are sent.
+    pub netoops: bool,
     /// Keys and values that are added to each record, in the order of the file. A value may be
     /// a template ([`crate::extradata::template_syntax`]): `{file:/etc/rack}`, `{env:JOB}`.
     pub userdata: Vec<(String, String)>,

@@ -23,6 +23,9 @@ const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice",
 /// Longest device name (`IFNAMSIZ` less the NUL, `include/uapi/linux/if.h`).
 const DEVICE_MAX_BYTES: usize = 15;
 
+/// Most copies of one record: all of them are within the time in which receivers know it again.
+const COPIES_MAX: u32 = 8;
+
 /// What the keys say, each by itself.
 pub(super) struct Values {
     enabled: bool,
@@ -42,6 +45,8 @@ pub(super) struct Values {
     local: (Option<IpAddr>, u16),
     remote_mac: Option<[u8; 6]>,
     pace: Option<u32>,
+    copies: u8,
+    netoops: bool,
     userdata: Vec<(String, String)>,
     sysdata: Sysdata,
 }
@@ -86,8 +91,27 @@ pub(super) fn values(table: &mut Table<'_, '_>) -> Values {
         local: local.unwrap_or((None, DEFAULT_LOCAL_PORT)),
         remote_mac: remote_mac.flatten(),
         pace: pace::pace(table),
+        copies: copies(table),
+        netoops: table
+            .parsed("dump", "netoops, or no such key for none", |text| {
+                (text == "netoops").then_some(true)
+            })
+            .unwrap_or(false),
         userdata: extradata::userdata(table, sysdata),
         sysdata,
+    }
+}
+
+/// Reads `copies`.
+fn copies(table: &mut Table<'_, '_>) -> u8 {
+    match table.number("copies", COPIES_MAX) {
+        Some((0, span)) => {
+            let help = "1 sends each record once; `enabled = false` sends nothing".to_owned();
+            table.problem(span, format!("`copies` must be from 1 to {COPIES_MAX}"), help);
+            1
+        }
+        Some((copies, _)) => u8::try_from(copies).unwrap_or(1),
+        None => 1,
     }
 }
 
@@ -119,6 +143,8 @@ pub(super) fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
         local_port: values.local.1,
         remote_mac: values.remote_mac,
         pace: values.pace,
+        copies: values.copies,
+        netoops: values.netoops,
         userdata: values.userdata,
         sysdata: values.sysdata,
         live: Vec::new(),

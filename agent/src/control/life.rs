@@ -163,6 +163,7 @@ impl Life {
                 format,
                 filter: Arc::clone(&settings.filter),
                 names_cgroups: settings.names_cgroups,
+                copies: settings.copies,
                 pace: settings.pace,
             });
         }

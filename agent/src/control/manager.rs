@@ -65,6 +65,8 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
 pub(super) enum Input {
     /// The outcome of a look.
     Looked(usize, Ticket, Result<Box<WayOut>, Reason>),
+    /// What a target that waits for its neighbour could do at the worst.
+    LastResort(usize, Box<WayOut>),
     /// The outcome of opening a socket.
     Opened(SocketId, Opened),
     /// The outcome of looking a target's name up, which may have another one by now.
@@ -186,6 +188,12 @@ impl Manager {
         match input {
             Input::Looked(target, ticket, answer) => {
                 self.looked(target, ticket, answer.map(|way| *way));
+            }
+            Input::LastResort(target, way) => {
+                if let Some(life) = self.lives.get_mut(&target).filter(|life| life.used.is_none()) {
+                    life.used = Some(*way);
+                    self.plan_is_old = true;
+                }
             }
             Input::Named(target, host, answer) => {
                 let Some(life) = self.lives.get_mut(&target) else { return };
@@ -341,11 +349,22 @@ impl Manager {
             life.known.clone(),
         );
         let sender = self.sender.clone();
+        let resort = life.used.is_none().then(|| {
+            let config = Arc::clone(&life.config);
+            way::last_resort(self.resolver.clone(), config, target, life.remotes())
+        });
         let task = tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             let answer = find.await.map(Box::new);
+            let waits =
+                matches!(&answer, Err(reason) if reason.kind == WaitKind::NeighbourUnresolved);
             // Nobody listens any more only when the agent ends.
             let _ = sender.send(Input::Looked(target, ticket, answer));
+            if let Some(resort) = resort.filter(|_| waits)
+                && let Some(way) = resort.await
+            {
+                let _ = sender.send(Input::LastResort(target, Box::new(way)));
+            }
         });
         life.look = Some(task.abort_handle());
     }

@@ -115,6 +115,7 @@ impl<'a> SettingsMaker<'a> {
             format: self.format.format(target, self.values, userdata),
             filter,
             names_cgroups,
+            copies: target.copies,
             pace: target.pace.map(|per_second| Pace { per_second, ..Pace::default() }),
         })
     }

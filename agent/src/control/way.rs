@@ -231,6 +231,34 @@ pub(super) async fn find(
     }))
 }
 
+/// A way to use in a panic while the neighbour is not known: to everybody on the wire, as the
+/// kernel's netconsole does without a `remote_mac`. `None` if the device is not known either.
+pub(super) async fn last_resort(
+    resolver: Resolver,
+    config: Arc<config::Target>,
+    target: usize,
+    remotes: Vec<SocketAddr>,
+) -> Option<WayOut> {
+    for remote in remotes {
+        let wanted = Wanted {
+            remote,
+            device: config.device.clone(),
+            known: None,
+            local: config.local_ip,
+            remote_mac: config.remote_mac,
+            patience: Duration::ZERO,
+        };
+        let Ok(mut hop) = resolver.route(&wanted).await else { continue };
+        let Ok((kind, reason)) = choose_egress(config.egress, &hop) else { continue };
+        if kind.takes_frames() {
+            hop.dst_mac = Some([0xff; 6]);
+        }
+        let config = Arc::clone(&config);
+        return Some(WayOut { target, kinds: vec![kind], reason, remote, hop: Some(hop), config });
+    }
+    None
+}
+
 async fn find_one(
     resolver: &Resolver,
     config: &Arc<config::Target>,

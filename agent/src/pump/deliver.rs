@@ -78,7 +78,7 @@ impl Now {
 
     /// Whether a bucket lets the next record through. The pump itself waits on
     /// `CLOCK_MONOTONIC`.
-    fn admit(self, bucket: &mut Bucket, pace: Pace) -> Result<(), Stop> {
+    pub(super) fn admit(self, bucket: &mut Bucket, pace: Pace) -> Result<(), Stop> {
         let due = |boot_ns: u64| Stop::Paced(boot_ns.saturating_sub(self.suspended_ns));
         bucket.admit(pace, self.boot_ns()).map_err(due)
     }
@@ -110,6 +110,9 @@ impl PumpTarget {
     }
 
     fn send_next(&mut self, index: usize, shared: &mut Shared<'_>) -> Result<(), Stop> {
+        if self.send_copy(index, shared)? {
+            return Ok(());
+        }
         let store = shared.store;
         if let Some(Sendable { place, msgid }) = self.flight.next_again() {
             let pushed = match store.at(&place) {
@@ -166,7 +169,11 @@ impl PumpTarget {
     }
 
     /// The names of the record's cgroup, if they are wanted and known.
-    fn extras<'a>(&mut self, record: &Record<'_>, shared: &mut Shared<'a>) -> Extras<'a> {
+    pub(super) fn extras<'a>(
+        &mut self,
+        record: &Record<'_>,
+        shared: &mut Shared<'a>,
+    ) -> Extras<'a> {
         let id = record.context.map_or(0, |context| context.cgroup_id);
         if id == 0 || !self.settings.load().names_cgroups {
             return Extras::default();
@@ -311,7 +318,7 @@ impl PumpTarget {
             msgid,
             &Extras { nic: &route.nic, ..extras },
         );
-        let count = datagrams.count();
+        let (count, copies) = (datagrams.count(), settings.copies);
         if count == 0 {
             // The basic format shows no line of it, as on the kernel's consoles.
             return Ok(self.filter());
@@ -361,6 +368,7 @@ impl PumpTarget {
         }
         self.take_msgid(old_msgid, msgid);
         self.flight.is_in_flight(Sendable { place, msgid });
+        self.copies.pushed(record, place, msgid, copies, shared.now.now_ns);
         self.ledger.in_flight += 1;
         Ok(Pushed::InFlight)
     }
@@ -394,7 +402,7 @@ impl PumpTarget {
 
 impl Route {
     /// Writes a datagram with its headers into a slot; returns its length in bytes.
-    fn fill(
+    pub(super) fn fill(
         &self,
         slot: &mut [u8],
         ip_id: u16,

@@ -20,10 +20,13 @@ pub(super) const NOTICE: u32 = u32::MAX;
 /// Number of a notice about records that are missing.
 pub(super) const GAP_NOTICE: u32 = u32::MAX - 1;
 
+/// Number of every copy of a record that was sent before.
+pub(super) const COPY: u32 = u32::MAX - 2;
+
 /// A composed message.
 #[derive(Debug)]
 pub struct Message {
-    /// Grows from message to message; the two largest are taken.
+    /// Grows from message to message; the three largest are taken.
     pub number: u32,
     /// The datagram's payload.
     pub payload: Box<[u8]>,
@@ -131,7 +134,7 @@ impl Messages {
             // There is room: it was taken out just now.
             self.queue.insert(self.in_flight + older, message);
         }
-        number < GAP_NOTICE
+        number < COPY
     }
 
     fn in_flight(&self, number: u32) -> Option<usize> {

@@ -7,9 +7,10 @@ use arc_swap::{ArcSwap, Cache};
 
 use super::{
     TargetSeed,
+    copies::Copies,
     flight::Flight,
     gap::Gaps,
-    message::{GAP_NOTICE, Message, Messages},
+    message::{COPY, GAP_NOTICE, Message, Messages},
     tag::Datagram,
     tap::Tap,
 };
@@ -65,6 +66,7 @@ pub struct PumpTarget {
     /// The settings with which the record at hand was pushed in part.
     pub(super) begun_with: Option<Arc<TargetSettings>>,
     pub(super) messages: Messages,
+    pub(super) copies: Copies,
     /// What its receiver has to be told.
     pub(super) gaps: Gaps,
     /// The first record it is to send, if not the next one.
@@ -112,6 +114,7 @@ impl PumpTarget {
             generation: 0,
             begun_with: None,
             messages: Messages::new(),
+            copies: Copies::new(),
             gaps: Gaps::default(),
             first_seq: seed.first_seq,
             checkpoint: seed.checkpoint,
@@ -208,6 +211,11 @@ impl PumpTarget {
         on_their_way.fold(self.cursor.seq().max(self.ledger.first_seq), u64::min)
     }
 
+    /// When a copy is due, if it can be sent at all.
+    pub(super) fn copy_due_ns(&self) -> Option<u64> {
+        self.copies.due_ns().filter(|_| self.route.is_some())
+    }
+
     /// How the last round ended.
     pub(super) fn stop(&self) -> Stop {
         self.stop
@@ -254,6 +262,9 @@ impl PumpTarget {
         outcome: Option<Outcome>,
         now_ns: u64,
     ) -> Option<Box<Message>> {
+        if number == COPY {
+            return None;
+        }
         if number == GAP_NOTICE {
             // What a device drops is told again, after a while; what cannot go at all, never.
             self.gaps.settled(matches!(outcome, Some(Outcome::Sent | Outcome::Refused)));

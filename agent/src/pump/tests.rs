@@ -56,6 +56,7 @@ fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
         format,
         filter: Arc::new(filter.unwrap()),
         names_cgroups: false,
+        copies: 1,
         pace,
     }
 }

@@ -13,6 +13,9 @@ use self::filter::Filter;
 pub use self::pace::Pace;
 use crate::{frame::HeaderTemplate, netconsole::Format};
 
+/// The mildest level of which there may be copies: error.
+pub const SEVERE: u8 = 3;
+
 /// What one target wants, as checked and prepared by the control thread.
 #[derive(Debug)]
 pub struct TargetSettings {
@@ -24,6 +27,8 @@ pub struct TargetSettings {
     pub filter: Arc<Filter>,
     /// Whether the filter or the format asks for the names of cgroups.
     pub names_cgroups: bool,
+    /// How often each record of level [`SEVERE`] or worse is sent.
+    pub copies: u8,
     /// How fast; `None` is as fast as the sockets take it.
     pub pace: Option<Pace>,
 }
@@ -36,6 +41,7 @@ impl TargetSettings {
             && self.format == other.format
             && Arc::ptr_eq(&self.filter, &other.filter)
             && self.names_cgroups == other.names_cgroups
+            && self.copies == other.copies
             && self.pace == other.pace
     }
 }
