@@ -136,6 +136,14 @@ impl Life {
         if config.device != self.config.device {
             self.known = None;
         }
+        // The old way may lead to the old receiver.
+        if !same_name
+            || config.device != self.config.device
+            || config.egress != self.config.egress
+            || config.remote_mac != self.config.remote_mac
+        {
+            self.used = None;
+        }
         self.config = Arc::new(config);
     }
 
