@@ -22,6 +22,7 @@ pub mod message;
 pub mod names;
 pub mod net;
 pub mod netconsole;
+pub mod netoops;
 pub mod privileges;
 pub mod pump;
 pub mod receive;
