@@ -23,6 +23,7 @@ pub mod message;
 pub mod names;
 pub mod net;
 pub mod netconsole;
+pub mod netoops;
 pub mod privileges;
 pub mod pump;
 pub mod receive;

@@ -213,6 +213,7 @@ fn wrong_usage_has_a_code_of_its_own() {
         &["receive", "--count", "many"],
         &["receive", "--listen", "nowhere"],
         &["receive", "--for", "soon"],
+        &["receive", "--dir", "/tmp"],
         &["send"],
         &["send", "text-without-a-target"],
         &["send", "--all", "fleet", "text"],

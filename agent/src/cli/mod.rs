@@ -76,7 +76,7 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Turn the kernel's netconsole targets into a configuration.
     Import(import::ImportArgs),
-    /// Receive netconsole packets and print them.
+    /// Receive netconsole packets and print them, or netoops dumps and keep them.
     Receive(receive::ReceiveArgs),
 }
 

@@ -10,7 +10,7 @@ use super::out::Out;
 use crate::record::{Caller, Record};
 
 /// Longest prefix in bytes (`PRINTK_PREFIX_MAX`).
-const PREFIX_MAX_BYTES: usize = 48;
+pub(crate) const PREFIX_MAX_BYTES: usize = 48;
 
 /// Writes `record` as console text into `buf` (the kernel's buffer of
 /// `style.buffer_bytes` or less) and returns the length; zero if not even the
@@ -49,6 +49,17 @@ pub(super) fn write(record: &Record<'_>, style: BasicStyle, buf: &mut [u8]) -> u
             None => break,
         }
     }
+    out.len()
+}
+
+/// The prefix of a line as `syslog(2)` and `kmsg_dump_get_buffer` show it, with level and time,
+/// and the caller if it is known; returns its length.
+pub(crate) fn syslog_prefix(record: &Record<'_>, buf: &mut [u8; PREFIX_MAX_BYTES]) -> usize {
+    // The size of a buffer matters to texts only.
+    let style =
+        BasicStyle { syslog_prefix: true, time: true, caller: true, buffer_bytes: buf.len() };
+    let mut out = Out::new(buf);
+    write_prefix(record, style, &mut out);
     out.len()
 }
 

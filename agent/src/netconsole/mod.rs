@@ -22,6 +22,7 @@ pub mod sysdata;
 #[cfg(test)]
 mod proptests;
 
+pub(crate) use basic::{PREFIX_MAX_BYTES, syslog_prefix};
 pub use decode::{DecodeError, Dict, DictLine, Flag, Fragment, Header, parse_header};
 pub use encode::{Datagrams, Encoder};
 pub use format::{BasicStyle, Format, FormatKind, Sysdata, SysdataKey, UserdataError};

@@ -9,6 +9,7 @@
 //! The key of a source is its address without the port, as in netconsd: an
 //! agent that starts anew may use another port and goes on in the same order.
 
+pub mod netoops;
 pub mod render;
 mod stream;
 

@@ -112,7 +112,7 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
 }
 
 /// The text with bytes that are no UTF-8 as `\xNN`.
-fn utf8(bytes: &[u8]) -> String {
+pub(super) fn utf8(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());
@@ -242,7 +242,7 @@ pub fn summary_json(summary: &Summary) -> String {
     json_line(&serde_json::json!({ "summary": summary }))
 }
 
-fn json_line(value: &impl Serialize) -> String {
+pub(super) fn json_line(value: &impl Serialize) -> String {
     // Strings and numbers only: there is nothing in it that could fail.
     let json = serde_json::to_string(value).unwrap_or_default();
     let mut line = String::with_capacity(json.len() + 1);

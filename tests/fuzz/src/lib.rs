@@ -20,6 +20,11 @@ use netconsole_agent::{
         format::record_limit_bytes,
         parse_header,
     },
+    netoops::{
+        Assembled, Assembler, Header, Kind, Limits as DumpLimits, Outcome,
+        assemble::placeholder,
+        wire::{DATA_BYTES, HEADER_BYTES, PACKET_BYTES, PACKETS_MAX, decode},
+    },
     receive::{HOLD, Receiver},
 };
 
@@ -27,11 +32,12 @@ use netconsole_agent::{
 pub type Target = fn(&[u8]);
 
 /// Every fuzz target by its name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("config", config),
     ("control", control),
     ("import", import),
     ("kmsg", kmsg),
+    ("netoops", netoops),
     ("packet", packet),
     ("ring_record", ring_record),
 ];
@@ -111,6 +117,88 @@ pub fn kmsg(data: &[u8]) {
                 assert_eq!(sent, Ok((record.text, record.subsystem, record.device)));
             }
         }
+    }
+}
+
+/// Bytes of [`netoops`] that make one packet.
+const STEP_BYTES: usize = 8;
+
+/// Bytes as a packet of a dump, and then as the making of many packets from three hosts:
+/// memory stays within its bounds, and each packet is in a dump or counted.
+pub fn netoops(data: &[u8]) {
+    let limits = DumpLimits { dumps: 4, dumps_per_source: 3, bytes: 8192, ..DumpLimits::default() };
+    let mut assembler = Assembler::new(limits);
+    let mut dumps = Vec::new();
+    let mut now = Duration::ZERO;
+    let mut taken = 0;
+    let mut push = |assembler: &mut Assembler<u8>, now, source, packet: &[u8]| {
+        match (assembler.push(now, source, packet), decode(packet)) {
+            (Ok(outcome), Ok(_)) => {
+                taken += 1;
+                if let Outcome::Complete(dump) = outcome {
+                    assert!(dump.missing.is_empty(), "whole, with {:?} missing", dump.missing);
+                    dumps.push(*dump);
+                }
+            }
+            (Err(_), Err(_)) => {}
+            (_, read) => panic!("the assembler does not agree with {read:?}"),
+        }
+        dumps.extend(std::iter::from_fn(|| assembler.pop_incomplete(now)));
+        assert!(assembler.open() <= limits.dumps, "{} dumps in the making", assembler.open());
+        let bytes = assembler.bytes();
+        assert!(bytes <= limits.bytes || assembler.open() == 1, "{bytes} bytes in the making");
+    };
+    push(&mut assembler, now, 0, data);
+    if let Ok((header, text)) = decode(data) {
+        let again = [&header.encode()[..], text].concat();
+        assert_eq!(decode(&again), Ok((header, text)));
+    }
+    for step in data.chunks_exact(STEP_BYTES) {
+        now += Duration::from_millis(u64::from(step[0]) * 40);
+        push(&mut assembler, now, step[1] % 3, &packet_of(step));
+    }
+    dumps.extend(std::iter::from_fn(|| assembler.pop_incomplete(Duration::MAX)));
+    assert_eq!((assembler.open(), assembler.bytes()), (0, 0), "something stays");
+    assert_eq!(assembler.next_deadline(), None, "something still waits");
+    let counters = assembler.counters();
+    assert_eq!(counters.kept + counters.repeated + counters.conflicting, taken);
+    assert_eq!(counters.complete + counters.incomplete, dumps.len() as u64);
+    assert_eq!(counters.kept, dumps.iter().map(|dump| u64::from(dump.received)).sum::<u64>());
+    dumps.iter().for_each(dump_holds);
+}
+
+/// A packet with fields near their bounds, of which few differ, so that dumps come about.
+fn packet_of(step: &[u8]) -> Vec<u8> {
+    let header = Header {
+        arch: u16::from(step[2] >> 7),
+        dump_id: u16::from(step[2] & 3),
+        kind: if step[2] & 4 == 0 { Kind::Hard } else { Kind::Soft },
+        packet_count: match step[3] {
+            255 => PACKETS_MAX + 1,
+            254 => PACKETS_MAX,
+            count => u32::from(count % 9),
+        },
+        packet_no: match step[4] {
+            255 => PACKETS_MAX - 1,
+            no => u32::from(no % 9),
+        },
+        kernel_release: &step[5..5 + usize::from(step[2] >> 6 & 1)],
+    };
+    let mut packet = header.encode().to_vec();
+    packet.resize(HEADER_BYTES + usize::from(step[6]) * 4, step[7]);
+    packet.resize(PACKET_BYTES + usize::from(step[0] == 255), 0);
+    packet
+}
+
+/// A dump has what arrived of it, and a line for each gap.
+fn dump_holds(dump: &Assembled<u8>) {
+    let missing = dump.missing.iter().map(|gap| u64::from(gap.end() - gap.start()) + 1);
+    assert_eq!(missing.sum::<u64>() + u64::from(dump.received), u64::from(dump.packet_count));
+    let lines: usize = dump.missing.iter().map(|gap| placeholder(gap).len() + 1).sum();
+    assert!(dump.text.len() <= dump.received as usize * DATA_BYTES + lines);
+    for gap in &dump.missing {
+        let line = placeholder(gap);
+        assert!(dump.text.windows(line.len()).any(|text| text == line.as_bytes()), "no {line}");
     }
 }
 
