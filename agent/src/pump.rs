@@ -161,7 +161,10 @@ impl Pump {
             self.suspended.look(now, clock::boot_ns());
             self.obey(now);
             self.report.round(now);
-            let mut sink = Watched { sink: &mut self.store, watch: &mut self.report };
+            let text = self.last_words.as_mut().and_then(LastWordsParts::wanted_text);
+            let live_seq = self.sequencer.live_seq();
+            let mut sink =
+                Watched { sink: &mut self.store, watch: &mut self.report, text, live_seq };
             let progress = self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut sink);
             if let Some(missing) = &progress.wanted {
                 self.backfill.ask(missing);

@@ -199,6 +199,12 @@ impl Sequencer {
         self.clock_offset_ns
     }
 
+    /// From here on the programs saw everything.
+    #[must_use]
+    pub fn live_seq(&self) -> u64 {
+        self.begin.live_seq
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn counts(&self) -> SequencerCounts {

@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod doctor;
+mod dump;
 mod filter;
 mod import;
 pub mod logging;
@@ -70,6 +71,8 @@ enum Command {
     Filter(filter::FilterArgs),
     /// Show a copy of what is sent to a target.
     Tail(tail::TailArgs),
+    /// Have a running agent send the end of the kernel log.
+    Dump(dump::DumpArgs),
     /// Change the level of a running agent's own log.
     Loglevel(loglevel::LoglevelArgs),
     /// Have a running agent read its configuration anew.
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Ping(args) => ping::run(args).map(done),
         Command::Filter(args) => filter::run(args).map(done),
         Command::Tail(args) => tail::run(args).map(done),
+        Command::Dump(args) => dump::run(&args).map(done),
         Command::Loglevel(args) => loglevel::run(args).map(done),
         Command::Reload(args) => reload::run(&args).map(done),
         Command::Import(args) => import::run(&args),

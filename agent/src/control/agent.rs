@@ -194,15 +194,13 @@ impl Agent {
             let _ = control.send(Command::Add { index, target }, 1);
         }
         let pump_stats = Arc::new(PumpStats::default());
-        let (mut last_words, pump_last_words, understudy) = match last_words {
-            Some(capture) => {
-                let limits = config.last_words;
-                let (last_words, pump, understudy) =
-                    LastWords::open(capture, &cgroups, shows_caller, limits);
-                (Some(last_words), Some(pump), understudy)
-            }
-            None => (None, None, None),
-        };
+        let (mut last_words, pump_last_words, mut understudy) = LastWords::open(
+            last_words,
+            host_format.release(),
+            &cgroups,
+            shows_caller,
+            config.last_words,
+        );
         let mut pump = Pump::new(PumpParts {
             ring,
             doorbell,
@@ -215,7 +213,7 @@ impl Agent {
             cgroups,
             unnamed,
             stats: Arc::clone(&pump_stats),
-            last_words: pump_last_words,
+            last_words: Some(pump_last_words),
         })
         .map_err(system("set up the pump"))?;
 
@@ -226,10 +224,8 @@ impl Agent {
         };
         let pump_thread =
             spawn("pump", Box::new(move || pump.run())).map_err(system("start the pump thread"))?;
-        if let (Some(last_words), Some(mut understudy)) = (&mut last_words, understudy) {
-            let thread = spawn("understudy", Box::new(move || understudy.run()));
-            last_words.runs(thread.map_err(system("start the understudy thread"))?);
-        }
+        let thread = spawn("understudy", Box::new(move || understudy.run()));
+        last_words.runs(thread.map_err(system("start the understudy thread"))?);
         let kmsg_thread = spawn(
             "kmsg",
             Box::new(move || {
@@ -256,7 +252,7 @@ impl Agent {
             kmsg_stop,
             pump_thread,
             kmsg_thread,
-            last_words,
+            last_words: Some(last_words),
             listener,
             host_format,
             extradata,

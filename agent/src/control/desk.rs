@@ -46,6 +46,7 @@ impl Desk {
             Request::FilterExplain { target, line, last } => {
                 return manager.explain(&target, line.as_deref(), last, answer);
             }
+            Request::Dump => return dump(manager, answer),
             Request::Tail { target } => manager.tail(&target),
             Request::List => Reply::told(manager.names()).into(),
             Request::Send { targets, all, text } => manager.message(&targets, all, &text).into(),
@@ -166,6 +167,44 @@ impl Desk {
 
 /// Longest time of another log level: a month.
 const LEVEL_MAX_S: u64 = 31 * 86_400;
+
+/// How long a dump may take; mostly it takes milliseconds.
+const DUMP_PATIENCE: Duration = Duration::from_secs(3);
+
+fn dump(manager: &mut Manager, answer: oneshot::Sender<Answer>) {
+    let asked = match manager.last_words() {
+        Some(last_words) => last_words.ask_dump(),
+        None => Err("the agent is not ready yet".to_owned()),
+    };
+    let (before, dumps) = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            // The client may have gone away.
+            let _ = answer.send(Reply::refused(error).into());
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        let until = Instant::now() + DUMP_PATIENCE;
+        let reply = loop {
+            match dumps.dumps() {
+                (made, 0) if made > before => {
+                    break Reply::refused("no packet of the dump could be sent");
+                }
+                (made, packets) if made > before => {
+                    break Reply::told(vec![format!("packets sent: {packets}")]);
+                }
+                _ if Instant::now() >= until => {
+                    break Reply::refused(
+                        "the dump is not sent yet; `status --verbose` counts dumps",
+                    );
+                }
+                _ => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        };
+        let _ = answer.send(reply.into());
+    });
+}
 
 fn resolve(manager: &mut Manager, target: Option<&str>, answer: oneshot::Sender<Answer>) {
     let (sender, receiver) = oneshot::channel();

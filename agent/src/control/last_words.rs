@@ -23,10 +23,11 @@ use crate::{
     egress::{EgressKind, packet::AnyDevice},
     extradata::CgroupNames,
     last_words::{
-        Beacon, HoldState, Speaker, SpeakerParts, Understudy, find_panic_cpu,
+        Beacon, DumpDesk, HoldState, Speaker, SpeakerParts, TEXT_BYTES, Understudy, find_panic_cpu,
         placement::Placement,
         plan::{Plan, Spoken, SpokenWay},
     },
+    netoops::{Kind, PORT, TextRing},
     pump::LastWordsParts,
     target::{TargetSettings, state::Way as _},
 };
@@ -49,6 +50,8 @@ pub struct LastWordsStatus {
     pub targets: usize,
     /// Records that were sent as last words; not 0 only if the machine lived.
     pub spoken: u64,
+    /// Dumps that were made.
+    pub dumps: u64,
 }
 
 impl LastWordsStatus {
@@ -78,7 +81,11 @@ pub(super) struct Listener<'a> {
     pub(super) place: usize,
     pub(super) settings: &'a Arc<ArcSwap<TargetSettings>>,
     pub(super) way: &'a WayOut,
+    pub(super) wants_dumps: bool,
 }
+
+/// By target, and by port if it is not the configured one.
+type Sockets = BTreeMap<(usize, Option<u16>), (SocketKey, Arc<OwnedFd>)>;
 
 /// See the module's description.
 pub struct LastWords {
@@ -87,7 +94,7 @@ pub struct LastWords {
     limits: config::LastWords,
     placement: Option<Placement>,
     /// Sockets of the targets that are spoken to by UDP.
-    sockets: BTreeMap<usize, (SocketKey, Arc<OwnedFd>)>,
+    sockets: Sockets,
     symbols: Option<io::Result<File>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -97,18 +104,32 @@ impl LastWords {
     /// Opens what needs privileges. Returns the pump's part, and the understudy if there is a CPU
     /// for it.
     pub(super) fn open(
-        capture: LastWordsCapture,
+        capture: Option<LastWordsCapture>,
+        release: &[u8],
         cgroups: &Arc<ArcSwap<CgroupNames>>,
         shows_caller: bool,
         limits: config::LastWords,
-    ) -> (Self, LastWordsParts, Option<Understudy>) {
-        let LastWordsCapture { alarm, views: [pumps, understudys], hook } = capture;
+    ) -> (Self, LastWordsParts, Understudy) {
+        let (alarm, views, state) = match capture {
+            Some(LastWordsCapture { alarm, views, hook }) => {
+                (Some(Arc::new(alarm)), views.map(Some), HoldState::of_hook(hook))
+            }
+            None => {
+                let why = "this source has no programs that could tell of a panic".to_owned();
+                (None, [None, None], HoldState::Off { why })
+            }
+        };
+        let [pumps, understudys] = views;
+        let text = TextRing::new(TEXT_BYTES);
         let parts = SpeakerParts {
             beacon: Arc::new(Beacon::default()),
-            alarm: Arc::new(alarm),
+            alarm,
             plan: Arc::default(),
             cgroups: Arc::clone(cgroups),
             shows_caller,
+            dumps: Arc::default(),
+            text: text.reader(),
+            release: release.into(),
         };
         let devices = || {
             let opened = AnyDevice::open();
@@ -116,22 +137,21 @@ impl LastWords {
                 tracing::warn!(%error, "Last words go to targets with egress = \"udp\" alone (AF_PACKET needs CAP_NET_RAW).");
             }).ok()
         };
-        let placement = Placement::of_this_process();
+        let placement = parts.alarm.as_ref().and_then(|_| Placement::of_this_process());
         let stop = Arc::new(AtomicBool::new(false));
-        let understudy = placement.map(|placement| {
-            let speaker = Speaker::new(understudys, parts.clone(), devices());
-            Understudy::new(speaker, parts.clone(), placement, Arc::clone(&stop))
-        });
+        let speaker = Speaker::new(understudys, parts.clone(), devices());
+        let understudy = Understudy::new(speaker, parts.clone(), placement, Arc::clone(&stop));
         let speaker = Speaker::new(pumps, parts.clone(), devices());
-        let pump = LastWordsParts { speaker, shared: parts.clone(), placement };
+        let pump = LastWordsParts { speaker, shared: parts.clone(), placement, text };
+        let parts_have_alarm = parts.alarm.is_some();
         let mut this = Self {
             parts,
-            state: HoldState::of_hook(hook),
+            // Whether addresses are shown is decided when it is opened.
+            symbols: parts_have_alarm.then(|| File::open("/proc/kallsyms")),
+            state,
             limits,
             placement,
             sockets: BTreeMap::new(),
-            // Whether addresses are shown is decided when it is opened.
-            symbols: Some(File::open("/proc/kallsyms")),
             stop,
             thread: None,
         };
@@ -162,8 +182,8 @@ impl LastWords {
 
     /// Takes what the symbols say.
     pub(super) fn found(&mut self, panic_cpu: &Result<u64, String>) {
-        if let Ok(address) = panic_cpu {
-            self.parts.alarm.set_panic_cpu_address(*address);
+        if let (Ok(address), Some(alarm)) = (panic_cpu, &self.parts.alarm) {
+            alarm.set_panic_cpu_address(*address);
         }
         let off = HoldState::Off { why: String::new() };
         self.state = std::mem::replace(&mut self.state, off).with_panic_cpu(panic_cpu);
@@ -181,15 +201,17 @@ impl LastWords {
     /// Holds lines so long.
     pub(super) fn limit(&mut self, limits: config::LastWords) {
         self.limits = limits;
-        self.parts.alarm.set_limits(limits.hold, limits.budget);
+        self.parts.alarm.iter().for_each(|alarm| alarm.set_limits(limits.hold, limits.budget));
     }
 
     /// Plans anew who is spoken to.
     pub(super) fn plan<'a>(&mut self, listeners: impl Iterator<Item = Listener<'a>>) {
         let before = std::mem::take(&mut self.sockets);
         let targets = listeners.filter_map(|listener| {
-            let way = self.way(&before, &listener)?;
+            let way = self.way(&before, &listener, None)?;
+            let dump = listener.wants_dumps.then(|| self.way(&before, &listener, Some(PORT)));
             Some(Spoken {
+                dump: dump.flatten(),
                 place: listener.place,
                 settings: Arc::clone(listener.settings),
                 nic: listener.way.nic().into_bytes().into(),
@@ -197,26 +219,31 @@ impl LastWords {
             })
         });
         let plan = Plan { targets: targets.collect() };
+        let wanted = plan.targets.iter().filter(|target| target.dump.is_some()).count();
+        self.parts.dumps.set_wanted_by(u32::try_from(wanted).unwrap_or(u32::MAX));
         self.parts.plan.store(Arc::new(plan));
     }
 
+    /// The way to a target, with both ports as they are configured or this one.
     fn way(
         &mut self,
-        before: &BTreeMap<usize, (SocketKey, Arc<OwnedFd>)>,
+        before: &Sockets,
         listener: &Listener<'_>,
+        port: Option<u16>,
     ) -> Option<SpokenWay> {
         let Listener { id, way, .. } = listener;
+        let place = (*id, port);
         match (way.kind(), &way.hop) {
             (EgressKind::Xdp | EgressKind::Packet, Some(hop)) => {
                 // Whether the headers can be made was checked when the way was found.
-                let header = way.header().ok().flatten()?;
+                let header = way.header_with(port).ok().flatten()?;
                 Some(SpokenWay::Frames { ifindex: hop.ifindex, header: Box::new(header) })
             }
             (EgressKind::Udp, _) => {
                 let key = way.key();
-                let socket = match before.get(id).filter(|(before, _)| *before == key) {
+                let socket = match before.get(&place).filter(|(before, _)| *before == key) {
                     Some((_, socket)) => Arc::clone(socket),
-                    None => match way.connected() {
+                    None => match way.connected(port) {
                         Ok(socket) => Arc::new(socket),
                         Err(error) => {
                             tracing::debug!(%error, "A target is not spoken to in a panic.");
@@ -224,7 +251,7 @@ impl LastWords {
                         }
                     },
                 };
-                self.sockets.insert(*id, (key, Arc::clone(&socket)));
+                self.sockets.insert(place, (key, Arc::clone(&socket)));
                 Some(SpokenWay::Udp(socket))
             }
             _ => None,
@@ -242,7 +269,22 @@ impl LastWords {
             understudy_cpu: self.placement.map(|placement| placement.understudy()),
             targets: self.parts.plan.load().targets.len(),
             spoken: self.parts.beacon.spoken(),
+            dumps: self.parts.dumps.dumps().0,
         }
+    }
+
+    /// Asks for a dump now; how many there were before, and where they are counted.
+    ///
+    /// # Errors
+    /// If no target wants dumps, or none of them has, or had, a way.
+    pub(super) fn ask_dump(&self) -> Result<(u64, Arc<DumpDesk>), String> {
+        if !self.parts.dumps.is_wanted() {
+            return Err("no target that has found a way has `dump = \"netoops\"`".to_owned());
+        }
+        let (before, _) = self.parts.dumps.dumps();
+        self.parts.dumps.ask(Kind::Soft);
+        self.thread.iter().for_each(|thread| thread.thread().unpark());
+        Ok((before, Arc::clone(&self.parts.dumps)))
     }
 
     /// Ends the understudy.

@@ -96,6 +96,8 @@ pub enum Request {
         /// The key.
         key: String,
     },
+    /// Send the end of the kernel log to the targets that want dumps.
+    Dump,
     /// Read the configuration anew.
     Reload,
     /// A copy of what is sent.

@@ -44,6 +44,12 @@ impl HostFormat {
         }
     }
 
+    /// Release of the kernel.
+    #[must_use]
+    pub fn release(&self) -> &[u8] {
+        &self.release
+    }
+
     fn format(&self, target: &config::Target, host: &HostValues, userdata: Box<[u8]>) -> Format {
         let mut format = match target.format {
             FormatKind::Extended => Format::extended(&self.release),

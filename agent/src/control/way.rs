@@ -139,6 +139,14 @@ impl WayOut {
 
     /// The headers of this way's frames; `None` where the socket makes them.
     pub(super) fn header(&self) -> Result<Option<HeaderTemplate>, HeaderError> {
+        self.header_with(None)
+    }
+
+    /// The same with `port` on both sides, if there is one.
+    pub(super) fn header_with(
+        &self,
+        port: Option<u16>,
+    ) -> Result<Option<HeaderTemplate>, HeaderError> {
         if !self.kind().takes_frames() {
             return Ok(None);
         }
@@ -150,18 +158,23 @@ impl WayOut {
             src_mac: hop.map_or([0; 6], |hop| hop.src_mac),
             dst_mac: hop.and_then(|hop| hop.dst_mac).or(self.config.remote_mac).unwrap_or([0; 6]),
             vlan: None,
-            local: SocketAddr::new(local_ip, self.config.local_port),
-            remote: self.remote,
+            local: SocketAddr::new(local_ip, port.unwrap_or(self.config.local_port)),
+            remote: SocketAddr::new(self.remote.ip(), port.unwrap_or(self.remote.port())),
         })
         .map(Some)
     }
 
-    /// A UDP socket of its own.
+    /// A UDP socket of its own; with `port` on both sides, if there is one.
     ///
     /// # Errors
     /// [`OpenError`] says which step failed and what to do.
-    pub(super) fn connected(&self) -> Result<OwnedFd, OpenError> {
-        udp::connected(&self.udp_options())
+    pub(super) fn connected(&self, port: Option<u16>) -> Result<OwnedFd, OpenError> {
+        let mut options = self.udp_options();
+        if let Some(port) = port {
+            options.remote.set_port(port);
+            options.local.iter_mut().for_each(|local| local.set_port(port));
+        }
+        udp::connected(&options)
     }
 
     fn udp_options(&self) -> udp::UdpOptions {

@@ -9,6 +9,7 @@
 //! the machine lives, is the same datagram again, which receivers drop by its seq.
 
 mod beacon;
+mod dump;
 pub mod placement;
 pub mod plan;
 mod proof;
@@ -18,6 +19,7 @@ mod watch;
 
 pub use self::{
     beacon::{Beacon, Claim, Progress},
+    dump::{DumpDesk, TEXT_BYTES},
     proof::{HoldState, find_panic_cpu},
     speaker::{Said, Speaker, SpeakerParts},
     understudy::Understudy,

@@ -27,6 +27,8 @@ pub struct Spoken {
     pub nic: Box<[u8]>,
     /// Its way.
     pub way: SpokenWay,
+    /// The way of dumps, if it wants them.
+    pub dump: Option<SpokenWay>,
 }
 
 /// The way of last words.
@@ -43,10 +45,10 @@ pub enum SpokenWay {
     Udp(Arc<OwnedFd>),
 }
 
-impl Spoken {
+impl SpokenWay {
     /// Bytes before the payload in what [`Self::send`] takes.
     pub(super) fn header_bytes(&self) -> usize {
-        match &self.way {
+        match self {
             SpokenWay::Frames { header, .. } => header.header_len(),
             SpokenWay::Udp(_) => 0,
         }
@@ -63,7 +65,7 @@ impl Spoken {
         payload_bytes: usize,
         ip_id: u16,
     ) -> io::Result<()> {
-        match &self.way {
+        match self {
             SpokenWay::Frames { ifindex, header } => {
                 let len_bytes = header.write(buffer, payload_bytes, ip_id);
                 let frame = buffer.get(..len_bytes).ok_or(io::ErrorKind::InvalidInput)?;

@@ -13,8 +13,9 @@ use arc_swap::{ArcSwap, Cache};
 use rustix::io::Errno;
 
 use super::{
-    Beacon, Progress,
-    plan::{Plan, Spoken},
+    Beacon, DumpDesk, Progress,
+    dump::DumpText,
+    plan::{Plan, Spoken, SpokenWay},
 };
 use crate::{
     capture::{
@@ -25,6 +26,7 @@ use crate::{
     egress::packet::AnyDevice,
     extradata::CgroupNames,
     netconsole::{Encoder, Extras},
+    netoops::{Kind, TextReader},
     pump::TARGETS_MAX,
     record::Record,
     target::filter::Decision,
@@ -60,19 +62,45 @@ pub struct Said {
 pub struct SpeakerParts {
     /// How far the pump has come.
     pub beacon: Arc<Beacon>,
-    /// What the programs say and are told.
-    pub alarm: Arc<Alarm>,
+    /// What the programs say and are told, if there are programs.
+    pub alarm: Option<Arc<Alarm>>,
     /// To whom.
     pub plan: Arc<ArcSwap<Plan>>,
     /// Names of cgroups by their ids.
     pub cgroups: Arc<ArcSwap<CgroupNames>>,
     /// The kernel shows `caller=` (`CONFIG_PRINTK_CALLER`).
     pub shows_caller: bool,
+    /// Who wants dumps, and when.
+    pub dumps: Arc<DumpDesk>,
+    /// Text of the records that the pump has settled.
+    pub text: TextReader,
+    /// Release of the kernel.
+    pub release: Arc<[u8]>,
+}
+
+impl SpeakerParts {
+    /// The panic under way.
+    #[must_use]
+    pub fn panic(&self) -> Option<Panic> {
+        self.alarm.as_ref()?.panic()
+    }
+
+    /// Says that everything before this position of the ring was handed on.
+    fn acknowledge(&self, position: u64) {
+        self.alarm.iter().for_each(|alarm| alarm.acknowledge(position));
+    }
+
+    /// The machine lives.
+    pub fn lives(&self) {
+        self.alarm.iter().for_each(|alarm| alarm.disarm());
+        self.beacon.release();
+    }
 }
 
 /// See the module's description.
 pub struct Speaker {
-    view: RingView,
+    /// None without programs.
+    view: Option<RingView>,
     parts: SpeakerParts,
     plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
     voice: Voice,
@@ -86,15 +114,26 @@ pub struct Speaker {
     refused_since_ns: Option<u64>,
     /// What was skipped.
     skipped: std::ops::Range<u64>,
+    /// What was acknowledged last.
+    acknowledged: u64,
+    dump: DumpText,
+    /// The line that begins a panic was said, and nobody has got a dump yet.
+    dump_due: bool,
+    dumped: bool,
 }
 
 /// What it takes to send one record.
 struct Voice {
-    devices: Option<AnyDevice>,
     encoder: Encoder,
     cgroups: Cache<Arc<ArcSwap<CgroupNames>>, Arc<CgroupNames>>,
-    buffer: Box<[u8; 2048]>,
     msgids: Box<[u32; TARGETS_MAX]>,
+    mouth: Mouth,
+}
+
+/// What it takes to send one datagram.
+struct Mouth {
+    devices: Option<AnyDevice>,
+    buffer: Box<[u8; 2048]>,
     ip_id: u16,
 }
 
@@ -111,17 +150,15 @@ struct Growing {
 impl Speaker {
     /// A speaker with its socket for frames, if it could be opened; allocates all it will ever need.
     #[must_use]
-    pub fn new(view: RingView, parts: SpeakerParts, devices: Option<AnyDevice>) -> Self {
+    pub fn new(view: Option<RingView>, parts: SpeakerParts, devices: Option<AnyDevice>) -> Self {
         Self {
             view,
             plan: Cache::new(Arc::clone(&parts.plan)),
             voice: Voice {
-                devices,
                 encoder: Encoder::new(),
                 cgroups: Cache::new(Arc::clone(&parts.cgroups)),
-                buffer: Box::new([0x20; 2048]),
                 msgids: Box::new([0; TARGETS_MAX]),
-                ip_id: 0,
+                mouth: Mouth { devices, buffer: Box::new([0x20; 2048]), ip_id: 0 },
             },
             begun: false,
             progress: parts.beacon.progress(),
@@ -137,6 +174,10 @@ impl Speaker {
             busy_since_ns: None,
             refused_since_ns: None,
             skipped: 0..0,
+            acknowledged: 1,
+            dump: DumpText::new(parts.text.clone(), Arc::clone(&parts.release)),
+            dump_due: false,
+            dumped: false,
             parts,
         }
     }
@@ -146,17 +187,18 @@ impl Speaker {
         self.begun = false;
         self.growing.seq = None;
         self.skipped = 0..0;
+        self.dumped = false;
     }
 
     fn begin(&mut self, panic: &Panic) {
-        let Self { parts, view, voice, .. } = self;
+        let Self { parts, view: Some(view), voice, .. } = self else { return };
         self.begun = true;
         self.progress = parts.beacon.progress();
         for (target, msgid) in voice.msgids.iter_mut().enumerate() {
             *msgid = parts.beacon.msgid(target);
         }
         // The printing CPU sees that somebody is there.
-        parts.alarm.acknowledge(1);
+        parts.acknowledge(1);
         view.seek(self.progress.handed_position);
         let first = view.position();
         while panic.position.saturating_sub(view.position()) > BEFORE_BYTES && view.skip() {}
@@ -173,9 +215,10 @@ impl Speaker {
             self.begin(panic);
         }
         let mut said = Said::default();
+        let Some(mut view) = self.view.take() else { return Said { records: 0, all: true } };
         for _ in 0..TURN {
-            let position = self.view.position();
-            match self.view.next(&mut self.item) {
+            let position = view.position();
+            match view.next(&mut self.item) {
                 Seen::Item(len_bytes) => {
                     self.busy_since_ns = None;
                     match self.item(len_bytes, position, now_ns) {
@@ -186,7 +229,7 @@ impl Speaker {
                         Err(Refused) => {
                             let since_ns = *self.refused_since_ns.get_or_insert(now_ns);
                             if now_ns - since_ns < REFUSED_NS {
-                                self.view.seek(position);
+                                view.seek(position);
                                 break;
                             }
                         }
@@ -197,7 +240,7 @@ impl Speaker {
                     let since_ns = *self.busy_since_ns.get_or_insert(now_ns);
                     if now_ns - since_ns >= BUSY_NS {
                         self.busy_since_ns = None;
-                        self.view.skip();
+                        view.skip();
                         continue;
                     }
                     said.all = true;
@@ -210,14 +253,46 @@ impl Speaker {
                 }
             }
         }
+        // Whoever wants a dump gets it while the line is held.
+        if std::mem::take(&mut self.dump_due) {
+            self.dumped = true;
+            self.dump(Kind::Hard);
+        }
         let open = self.growing.seq.map(|_| self.growing.position);
-        self.parts.alarm.acknowledge(open.unwrap_or_else(|| self.view.position()).max(1));
+        self.acknowledged = open.unwrap_or_else(|| view.position()).max(1);
+        self.parts.acknowledge(self.acknowledged);
         if said.all && said.records == 0 {
-            said.records = self.catch_up(now_ns);
+            said.records = self.catch_up(&mut view, now_ns);
             said.all = said.records == 0;
         }
+        self.view = Some(view);
         self.parts.beacon.spoke(said.records);
         said
+    }
+
+    /// Sends a dump to each target that wants one; returns the number of packets sent.
+    pub fn dump(&mut self, kind: Kind) -> u64 {
+        let Self { plan, voice, parts, dump, acknowledged, .. } = self;
+        let plan = plan.load();
+        let mut packets = 0;
+        if plan.targets.iter().any(|target| target.dump.is_some())
+            && let Some((dump, text)) = dump.gather(kind)
+        {
+            for (pass, packet_no) in dump.order() {
+                for target in &plan.targets {
+                    let Some(way) = &target.dump else { continue };
+                    packets += u64::from(
+                        voice.mouth.send(way, |payload| dump.packet(text, packet_no, payload)),
+                    );
+                }
+                // A held line sees that something moves. Positions are multiples of 8.
+                parts.acknowledge(
+                    *acknowledged + 1 + u64::from(packet_no & 1) + u64::from(pass) * 2,
+                );
+            }
+        }
+        parts.dumps.made(kind, packets);
+        packets
     }
 
     /// One item of the ring, which stands at `position`; returns how many records it made speak.
@@ -239,10 +314,11 @@ impl Speaker {
         let records = self.say_growing()?;
         // A piece whose beginning was not seen is all that is known of its record.
         let seq = seq.unwrap_or(self.progress.next_seq);
-        let Self { plan, voice, parts, progress, item, growing, .. } = self;
+        let Self { plan, voice, parts, progress, item, growing, dump, .. } = self;
         match RingRecord::parse(&item[bytes]) {
             Some(record) if record.is_whole() && record.is_final() => {
-                let said = voice.say(plan.load(), &record, seq, progress, parts)?;
+                let said = voice.say(plan.load(), &record, seq, progress, parts, dump)?;
+                self.dump_due |= !self.dumped && is_panic(record.text());
                 return Ok(records + said);
             }
             _ => growing.begin(&item[bytes], seq, position, now_ns),
@@ -266,28 +342,29 @@ impl Speaker {
     }
 
     fn say_growing(&mut self) -> Result<u64, Refused> {
-        let Self { plan, voice, parts, progress, growing, .. } = self;
+        let Self { plan, voice, parts, progress, growing, dump, .. } = self;
         let (Some(seq), Some(record)) =
             (growing.seq, RingRecord::parse(&growing.bytes[..growing.len_bytes]))
         else {
             growing.seq = None;
             return Ok(0);
         };
-        let said = voice.say(plan.load(), &record, seq, progress, parts)?;
+        let said = voice.say(plan.load(), &record, seq, progress, parts, dump)?;
+        self.dump_due |= !self.dumped && is_panic(record.text());
         growing.seq = None;
         Ok(said)
     }
 
     /// Says one record of what was skipped.
-    fn catch_up(&mut self, now_ns: u64) -> u64 {
+    fn catch_up(&mut self, view: &mut RingView, now_ns: u64) -> u64 {
         if self.skipped.is_empty() || self.growing.seq.is_some() {
             return 0;
         }
-        let ahead = self.view.position();
-        self.view.seek(self.skipped.start);
-        let seen = self.view.next(&mut self.item);
-        let position = std::mem::replace(&mut self.skipped.start, self.view.position());
-        self.view.seek(ahead);
+        let ahead = view.position();
+        view.seek(self.skipped.start);
+        let seen = view.next(&mut self.item);
+        let position = std::mem::replace(&mut self.skipped.start, view.position());
+        view.seek(ahead);
         let said = match seen {
             Seen::Item(len_bytes) => self.item(len_bytes, position, now_ns).unwrap_or(0),
             _ => 0,
@@ -295,6 +372,11 @@ impl Speaker {
         // Its pieces are not waited for.
         said + self.say_growing().unwrap_or(0)
     }
+}
+
+/// The first line of a panic (`vpanic`, kernel/panic.c).
+fn is_panic(text: &[u8]) -> bool {
+    text.starts_with(b"Kernel panic - not syncing")
 }
 
 /// No target took it.
@@ -324,7 +406,9 @@ impl Voice {
         seq: u64,
         progress: &mut Progress,
         parts: &SpeakerParts,
+        dump: &mut DumpText,
     ) -> Result<u64, Refused> {
+        let is_new = seq >= progress.next_seq;
         progress.next_seq = progress.next_seq.max(seq.saturating_add(1));
         if half.is_lost() {
             return Ok(0);
@@ -338,6 +422,9 @@ impl Voice {
         });
         if !parts.shows_caller {
             record.caller = None;
+        }
+        if is_new && parts.dumps.is_wanted() {
+            dump.append(&record);
         }
         let (mut wanted, mut taken) = (0, 0);
         for target in &plan.targets {
@@ -365,21 +452,27 @@ impl Voice {
         }
         let msgid = self.msgids.get(target.place).map_or(0, |last| last.wrapping_add(1));
         let mut datagrams = self.encoder.encode(record, &settings.format, msgid, &extras);
-        let header_bytes = target.header_bytes();
         let mut sent = true;
         let count = datagrams.count();
+        let Self { mouth, .. } = self;
         for _ in 0..count {
-            let payload = self.buffer.get_mut(header_bytes..).unwrap_or_default();
-            let Some(payload_bytes) = datagrams.write_next(payload) else { break };
-            self.ip_id = self.ip_id.wrapping_add(1);
-            let (devices, ip_id) = (self.devices.as_ref(), self.ip_id);
-            let buffer = &mut self.buffer[..];
-            sent &= retry(|| target.send(devices, buffer, payload_bytes, ip_id));
+            sent &= mouth.send(&target.way, |payload| datagrams.write_next(payload).unwrap_or(0));
         }
         if sent && let Some(last) = self.msgids.get_mut(target.place) {
             *last = msgid;
         }
         (count > 0).then_some(sent)
+    }
+}
+
+impl Mouth {
+    /// Sends what `write` writes; true if it was taken.
+    fn send(&mut self, way: &SpokenWay, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        let Self { devices, buffer, ip_id } = self;
+        let payload_bytes = write(buffer.get_mut(way.header_bytes()..).unwrap_or_default());
+        *ip_id = ip_id.wrapping_add(1);
+        payload_bytes > 0
+            && retry(|| way.send(devices.as_ref(), &mut buffer[..], payload_bytes, *ip_id))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The thread that takes the pump's place when the pump's CPU is the one that panics.
 //!
-//! It looks at one word a few dozen times a second and does nothing else in good times. It has
+//! It looks at one word a few dozen times a second. In good times it does nothing else but make the
+//! dumps that are asked for, which nobody else has time for. It has
 //! its own CPU, its own look into the ring and its own socket, so it needs nothing of the pump's.
 
 use std::{
@@ -17,12 +18,17 @@ use super::{
     placement::{Placement, current_cpu},
     speaker::SpeakerParts,
 };
-use crate::{capture::bpf::Panic, capture::wait::now_ns};
+use crate::{
+    capture::{bpf::Panic, wait::now_ns},
+    netoops::Kind,
+};
 
 /// How often it looks whether the kernel panics.
 const LOOK: Duration = Duration::from_millis(18);
 /// The same while a report is being printed, or another one speaks.
 const QUICK_LOOK: Duration = Duration::from_millis(1);
+/// Between two dumps after an oops.
+const DUMPS_APART_NS: u64 = 5_000_000_000;
 /// A speaker that has not moved for so many looks is stuck.
 const STUCK_LOOKS: u32 = 2;
 
@@ -30,8 +36,10 @@ const STUCK_LOOKS: u32 = 2;
 pub struct Understudy {
     speaker: Speaker,
     parts: SpeakerParts,
-    placement: Placement,
+    placement: Option<Placement>,
     stop: Arc<AtomicBool>,
+    /// When another dump after an oops may be made.
+    next_dump_ns: Option<u64>,
 }
 
 impl Understudy {
@@ -40,20 +48,21 @@ impl Understudy {
     pub fn new(
         speaker: Speaker,
         parts: SpeakerParts,
-        placement: Placement,
+        placement: Option<Placement>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { speaker, parts, placement, stop }
+        Self { speaker, parts, placement, stop, next_dump_ns: None }
     }
 
     /// Runs until it is told to stop.
     pub fn run(&mut self) {
         self.keep_away();
         while !self.stop.load(Ordering::Acquire) {
-            match self.parts.alarm.panic() {
+            match self.parts.panic() {
                 Some(panic) => self.panics(&panic),
                 None => {
                     self.keep_away();
+                    self.make_dumps();
                     let look = if self.parts.beacon.has_report() { QUICK_LOOK } else { LOOK };
                     park_timeout(look);
                 }
@@ -63,9 +72,26 @@ impl Understudy {
 
     /// Goes where the pump is not; the kernel moves a thread whose CPU goes offline.
     fn keep_away(&self) {
-        if current_cpu() != self.placement.understudy() {
+        if let Some(placement) = &self.placement
+            && current_cpu() != placement.understudy()
+        {
             // Without that CPU, wherever it is.
-            let _ = self.placement.place_understudy();
+            let _ = placement.place_understudy();
+        }
+    }
+
+    /// Makes the dumps that were asked for. Those after an oops are apart in time, however many
+    /// there are: the one that comes then has all of them.
+    fn make_dumps(&mut self) {
+        while let Some(kind) = self.parts.dumps.asked() {
+            if kind == Kind::Hard {
+                let now = now_ns();
+                if self.next_dump_ns.is_some_and(|next_ns| now < next_ns) {
+                    return;
+                }
+                self.next_dump_ns = Some(now + DUMPS_APART_NS);
+            }
+            self.speaker.dump(kind);
         }
     }
 
@@ -74,7 +100,7 @@ impl Understudy {
         let beacon = Arc::clone(&self.parts.beacon);
         let mut seen = beacon.turns();
         let mut looks = 0;
-        while !self.stop.load(Ordering::Acquire) && self.parts.alarm.panic() == Some(*panic) {
+        while !self.stop.load(Ordering::Acquire) && self.parts.panic() == Some(*panic) {
             let now = now_ns();
             // Who has just noticed speaks; but the pump cannot on that CPU.
             if beacon.pump_cpu() == Some(panic.cpu) {
@@ -94,8 +120,7 @@ impl Understudy {
                 }
             }
             if now.saturating_sub(panic.since_ns) >= LIVES_AFTER_NS {
-                self.parts.alarm.disarm();
-                beacon.release();
+                self.parts.lives();
             }
         }
         self.speaker.reset();

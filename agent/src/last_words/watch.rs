@@ -5,6 +5,7 @@
 
 use crate::{
     capture::sequencer::{MissingReason, Sink},
+    netoops::TextRing,
     record::Record,
     target::filter::report::Line,
 };
@@ -14,6 +15,10 @@ const SILENCE_NS: u64 = 1_000_000_000;
 /// However much is printed, no report lasts longer.
 const LONGEST_NS: u64 = 10_000_000_000;
 
+/// How reports begin that tell of nothing broken: warnings, stalls, hung tasks. (A BUG begins like a
+/// warning, and says in the next line what it is.)
+const MILD: [&[u8]; 3] = [b"------------[ cut here ]", b"INFO: ", b"rcu: INFO: "];
+
 /// Follows the records in their order.
 #[derive(Debug, Default)]
 pub struct ReportWatch {
@@ -21,7 +26,9 @@ pub struct ReportWatch {
     last_ns: u64,
     /// Of the current round.
     now_ns: u64,
-    /// Reports that have ended and of which nobody was told.
+    /// The report under way is of an oops or a BUG: something is broken.
+    broken: bool,
+    /// One of something broken has ended and nobody was told.
     ended: bool,
 }
 
@@ -50,6 +57,7 @@ impl ReportWatch {
             Line::Begin => {
                 self.begun_ns.get_or_insert(self.now_ns);
                 self.last_ns = self.now_ns;
+                self.broken |= !MILD.iter().any(|start| record.text.starts_with(start));
             }
             Line::End | Line::EndOfPanic => self.end(),
             Line::Other => {}
@@ -57,7 +65,8 @@ impl ReportWatch {
     }
 
     fn end(&mut self) {
-        self.ended |= self.begun_ns.take().is_some();
+        let broken = std::mem::take(&mut self.broken);
+        self.ended |= self.begun_ns.take().is_some() && broken;
     }
 
     /// Whether a report is being printed.
@@ -66,7 +75,7 @@ impl ReportWatch {
         self.begun_ns.is_some()
     }
 
-    /// Whether one has ended since this was asked last.
+    /// Whether the report of an oops or a BUG has ended since this was asked last.
     pub fn take_ended(&mut self) -> bool {
         std::mem::take(&mut self.ended)
     }
@@ -78,11 +87,20 @@ pub struct Watched<'a, S> {
     pub sink: &'a mut S,
     /// Who watches.
     pub watch: &'a mut ReportWatch,
+    /// Text for dumps, if anybody wants it.
+    pub text: Option<&'a mut TextRing>,
+    /// What was logged before is not watched.
+    pub live_seq: u64,
 }
 
 impl<S: Sink> Sink for Watched<'_, S> {
     fn record(&mut self, record: &Record<'_>) {
-        self.watch.record(record);
+        if record.seq >= self.live_seq {
+            self.watch.record(record);
+        }
+        if let Some(text) = &mut self.text {
+            text.append(record);
+        }
         self.sink.record(record);
     }
 

@@ -6,7 +6,15 @@ use super::{LastWordsParts, Pump};
 use crate::{
     capture::{bpf::Panic, wait::now_ns},
     last_words::{Claim, LIVES_AFTER_NS, Progress, SPEAKING_NAP_NS, placement::current_cpu},
+    netoops::{Kind, TextRing},
 };
+
+impl LastWordsParts {
+    /// Where the text of records goes, if anybody wants dumps.
+    pub(super) fn wanted_text(&mut self) -> Option<&mut TextRing> {
+        self.shared.dumps.is_wanted().then_some(&mut self.text)
+    }
+}
 
 impl Pump {
     /// Goes where its understudy is not.
@@ -18,7 +26,7 @@ impl Pump {
 
     /// The panic under way.
     pub(super) fn panic(&self) -> Option<Panic> {
-        self.last_words.as_ref()?.shared.alarm.panic()
+        self.last_words.as_ref()?.shared.panic()
     }
 
     /// The kernel panics: nothing more is settled. What the ring holds is said at once, and what
@@ -32,10 +40,9 @@ impl Pump {
             let told_to_stop = self.stop_at_ns.is_some_and(|stop_at_ns| now >= stop_at_ns);
             let Some(LastWordsParts { speaker, shared, .. }) = &mut self.last_words else { return };
             if now.saturating_sub(panic.since_ns) >= LIVES_AFTER_NS {
-                shared.alarm.disarm();
-                shared.beacon.release();
+                shared.lives();
             }
-            if told_to_stop || shared.alarm.panic() != Some(*panic) {
+            if told_to_stop || shared.panic() != Some(*panic) {
                 speaker.reset();
                 return;
             }
@@ -53,6 +60,9 @@ impl Pump {
     /// Tells how far it has come.
     pub(super) fn publish_progress(&mut self) {
         let Some(LastWordsParts { shared, .. }) = &self.last_words else { return };
+        if self.report.take_ended() && shared.dumps.is_wanted() {
+            shared.dumps.ask(Kind::Hard);
+        }
         shared.beacon.set_pump_cpu(current_cpu());
         shared.beacon.set_report(self.report.is_open());
         let Some(ring) = &self.ring else { return };

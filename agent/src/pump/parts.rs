@@ -23,6 +23,7 @@ use crate::{
     handover::PumpEnd,
     last_words::{Speaker, SpeakerParts, placement::Placement},
     ledger::SharedLedger,
+    netoops::TextRing,
     store::Store,
     target::{Route, TargetSettings},
 };
@@ -182,7 +183,7 @@ pub struct PumpParts {
     pub unnamed: Producer<u64>,
     /// What the pump publishes about itself.
     pub stats: Arc<PumpStats>,
-    /// What it does when the kernel panics; nothing without a ring.
+    /// What it does when the kernel panics.
     pub last_words: Option<LastWordsParts>,
 }
 
@@ -192,8 +193,10 @@ pub struct LastWordsParts {
     pub speaker: Speaker,
     /// What it shares with its understudy.
     pub shared: SpeakerParts,
-    /// Where it runs, if it has an understudy.
+    /// Where it runs, if its understudy has a CPU of its own.
     pub placement: Option<Placement>,
+    /// Text of what is settled, for dumps.
+    pub text: TextRing,
 }
 
 /// Numbers about the pump itself, for `status`.

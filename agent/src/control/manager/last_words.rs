@@ -30,11 +30,7 @@ impl Manager {
     /// What `status` tells of it.
     #[must_use]
     pub fn last_words_status(&self) -> LastWordsStatus {
-        let off = || LastWordsStatus {
-            why: Some("this source has no programs that could tell of a panic".to_owned()),
-            ..LastWordsStatus::default()
-        };
-        self.last_words.as_ref().map_or_else(off, LastWords::status)
+        self.last_words.as_ref().map(LastWords::status).unwrap_or_default()
     }
 
     /// Makes the plan anew, if something changed.
@@ -47,7 +43,13 @@ impl Manager {
         last_words.plan(lives.iter().filter(|(_, life)| !life.removing).filter_map(
             |(id, life)| {
                 let way = life.used.as_ref().filter(|_| is_on(life.machine.state()))?;
-                Some(Listener { id: *id, place: life.place, settings: &life.shared.settings, way })
+                Some(Listener {
+                    id: *id,
+                    place: life.place,
+                    settings: &life.shared.settings,
+                    way,
+                    wants_dumps: life.config.netoops,
+                })
             },
         ));
     }

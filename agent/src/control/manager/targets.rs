@@ -91,6 +91,7 @@ impl Manager {
             }
         }
         self.remove_ended();
+        self.plan_is_old = true;
         let warnings = maker.warnings;
         (self.extradata.wanted, self.extradata.values) = (wanted, values);
         Ok(warnings)

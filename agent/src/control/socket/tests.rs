@@ -371,6 +371,7 @@ fn the_group_may_ask_what_is_for_it_and_nobody_else_anything() {
         Request::Set { target: target(), settings: String::new() },
         Request::Resolve { target: None },
         Request::Reload,
+        Request::Dump,
     ];
     for (number, request) in (1..).zip(for_root) {
         let reply = asked_as(&path, USER, &[GROUP], request).expect("an answer");
@@ -420,6 +421,7 @@ fn requests() -> impl Strategy<Value = Request> {
         Just(Request::Status),
         Just(Request::List),
         Just(Request::Reload),
+        Just(Request::Dump),
         (proptest::collection::vec(text(), 0..3), any::<bool>(), text())
             .prop_map(|(targets, all, text)| Request::Send { targets, all, text }),
         text().prop_map(|target| Request::Ping { target }),
