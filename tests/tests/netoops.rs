@@ -13,7 +13,7 @@ use agent_tests::{
     agent::binary,
     netns::{Namespace, root_or_skip},
 };
-use netconsole_agent::netoops::{Dump, Kind, PORT, assemble::placeholder, wire::PACKET_BYTES};
+use netconsole_agent::netoops::{Dump, Kind, PORT, placeholder, wire::PACKET_BYTES};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,3 +1,4 @@
+use super::super::assembled::placeholder;
 use super::super::dump::Dump;
 use super::super::wire::PACKET_BYTES;
 use super::*;

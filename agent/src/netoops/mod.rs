@@ -9,6 +9,7 @@
 //! from, [`dump`] makes packets of it, and [`assemble`] makes text of the packets.
 
 pub mod assemble;
+mod assembled;
 pub mod dump;
 pub mod text_ring;
 pub mod wire;
@@ -16,7 +17,8 @@ pub mod wire;
 #[cfg(test)]
 mod proptests;
 
-pub use assemble::{Assembled, Assembler, Limits, Outcome};
+pub use assemble::{Assembler, Limits, Outcome};
+pub use assembled::{Assembled, placeholder};
 pub use dump::{Dump, DumpTooLong};
 pub use text_ring::{TextReader, TextRing};
 pub use wire::{Header, Kind, PORT, WireError};

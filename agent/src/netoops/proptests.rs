@@ -6,7 +6,6 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::assemble::placeholder;
 use super::wire::{DATA_BYTES, PACKET_BYTES, PACKETS_MAX, decode};
 use super::*;
 

@@ -21,8 +21,7 @@ use netconsole_agent::{
         parse_header,
     },
     netoops::{
-        Assembled, Assembler, Header, Kind, Limits as DumpLimits, Outcome,
-        assemble::placeholder,
+        Assembled, Assembler, Header, Kind, Limits as DumpLimits, Outcome, placeholder,
         wire::{DATA_BYTES, HEADER_BYTES, PACKET_BYTES, PACKETS_MAX, decode},
     },
     receive::{HOLD, Receiver},
