@@ -11,6 +11,7 @@ pub mod netns;
 pub mod peer;
 pub mod process;
 pub mod scrape;
+pub mod speech;
 pub mod stream;
 pub mod view;
 

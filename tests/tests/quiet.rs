@@ -24,6 +24,7 @@ use agent_tests::{
     kmsg::{Unlimited, mark, seq_of, write},
     netns::{LEFT_MAC, LEFT_V4, MTU_BYTES, Pair, RIGHT_MAC, RIGHT_V4, xdp_or_skip},
     peer::{Peer, join_fragments},
+    speech,
 };
 use arc_swap::ArcSwap;
 use netconsole_agent::{
@@ -355,7 +356,7 @@ impl Running {
             cgroups: Arc::default(),
             unnamed: rtrb::RingBuffer::new(64).0,
             stats: Arc::new(PumpStats::default()),
-            last_words: None,
+            last_words: capture.last_words.map(speech::for_the_pump),
         })
         .expect("a pump");
         let counted = |run: Box<dyn FnOnce() + Send>| {

@@ -48,6 +48,8 @@ pub struct LastWordsStatus {
     pub understudy_cpu: Option<u32>,
     /// Targets that would be spoken to now.
     pub targets: usize,
+    /// Lines that were held: 0 as long as there was no panic.
+    pub held: u64,
     /// Records that were sent as last words; not 0 only if the machine lived.
     pub spoken: u64,
     /// Dumps that were made.
@@ -268,6 +270,7 @@ impl LastWords {
             budget_ms: ms(self.limits.budget),
             understudy_cpu: self.placement.map(|placement| placement.understudy()),
             targets: self.parts.plan.load().targets.len(),
+            held: self.parts.alarm.as_ref().map_or(0, |alarm| alarm.held().lines),
             spoken: self.parts.beacon.spoken(),
             dumps: self.parts.dumps.dumps().0,
         }

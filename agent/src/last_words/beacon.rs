@@ -151,7 +151,7 @@ impl Beacon {
     }
 
     /// The speaker has had a turn, in which it sent so many records.
-    pub(super) fn spoke(&self, records: u64) {
+    pub fn spoke(&self, records: u64) {
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.spoken.fetch_add(records, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use agent_common::{ARMED_BY_HOOK, LastWords};
+use agent_common::{ARMED_BY_HOOK, ARMED_BY_PANIC_CPU, LastWords};
 use rustix::mm::ProtFlags;
 
 use super::mapping::Mapping;
@@ -82,6 +82,25 @@ impl Alarm {
             by_hook: self.u32_at(offset_of!(LastWords, armed_by)).load(Ordering::Relaxed)
                 == ARMED_BY_HOOK,
         })
+    }
+
+    /// Does what the programs do in a panic, but for the hold: for tests of those who speak then.
+    pub fn raise(&self, panic: &Panic) {
+        let by = if panic.by_hook { ARMED_BY_HOOK } else { ARMED_BY_PANIC_CPU };
+        self.u32_at(offset_of!(LastWords, armed_by)).store(by, Ordering::Relaxed);
+        let words = [
+            (offset_of!(LastWords, armed_position), panic.position),
+            (offset_of!(LastWords, armed_ktime_ns), panic.since_ns),
+        ];
+        words.iter().for_each(|(at, word)| self.u64_at(*at).store(*word, Ordering::Relaxed));
+        let word = self.u32_at(offset_of!(LastWords, panic_cpu_plus_one));
+        word.store(panic.cpu + 1, Ordering::Release);
+    }
+
+    /// What was acknowledged last.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.u64_at(offset_of!(LastWords, acked_position)).load(Ordering::Acquire)
     }
 
     /// It was none: the machine lives.

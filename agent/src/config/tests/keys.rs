@@ -36,8 +36,10 @@ fn the_example_is_what_is_shipped() {
 fn the_example_is_what_the_defaults_are() {
     let shown = parse(&example(), "agent.toml").unwrap();
     assert_eq!(shown.agent, Agent::default());
+    assert_eq!(shown.last_words, LastWords::default());
     let opened = parse(&opened(&example()), "agent.toml").unwrap();
     assert_eq!(opened.agent, Agent::default());
+    assert_eq!(opened.last_words, LastWords::default());
     assert_eq!(opened.targets, shown.targets);
     assert_eq!(opened.warnings, Warnings::default());
 }
@@ -180,4 +182,36 @@ error: a template needs an absolute path, not "rack"
     let warnings = parse(text, "x").unwrap().warnings;
     assert!(warnings.report.contains("never reached"), "{}", warnings.report);
     assert!(warnings.report.contains("x:3:1"), "{}", warnings.report);
+}
+
+#[test]
+fn last_words_are_held_within_limits() {
+    let target = "[target.x]\nremote = \"192.0.2.1\"\n";
+    let off =
+        parse(&format!("{target}[last_words]\nhold = \"0s\"\nbudget = \"2s\"\n"), "c").unwrap();
+    let expected = LastWords { hold: Duration::ZERO, budget: Duration::from_secs(2) };
+    assert_eq!(off.last_words, expected);
+    let text = format!("{target}[last_words]\nhold = \"2s\"\nbudget = 5\nhodl = \"1ms\"\n");
+    let error = parse(&text, "c").unwrap_err().to_string();
+    assert!(
+        error.contains("`hold` does not understand \"2s\"") && error.contains("c:4:8"),
+        "{error}"
+    );
+    assert!(error.contains("from 0s to 1s"), "{error}");
+    assert!(error.contains("`budget` must be a string in quotes"), "{error}");
+    assert!(error.contains("the keys there are: budget, hold"), "{error}");
+}
+
+#[test]
+fn copies_and_dumps() {
+    let target = |more: &str| format!("[target.x]\nremote = \"192.0.2.1\"\n{more}\n");
+    let parsed = |more: &str| parse(&target(more), "c").map(|mut config| config.targets.remove(0));
+    let plain = parsed("").unwrap();
+    assert_eq!((plain.copies, plain.netoops), (1, false));
+    let both = parsed("copies = 3\ndump = \"netoops\"").unwrap();
+    assert_eq!((both.copies, both.netoops), (3, true));
+    for wrong in ["copies = 0", "copies = 9", "copies = \"3\"", "dump = \"kdump\"", "dump = true"] {
+        let error = parsed(wrong).unwrap_err().to_string();
+        assert!(error.contains("c:3:"), "{wrong}: {error}");
+    }
 }

@@ -19,7 +19,7 @@ fn try_shown(main: &str, drop_in: &str) -> Result<(Config, Shown), ConfigError> 
 }
 
 const MAIN: &str = "[agent]\nstore = \"32MiB\"\n[defaults]\nmax_level = 3\n[defaults.userdata]\n\
-                    site = \"fra1\"\n";
+                    site = \"fra1\"\n[last_words]\nhold = \"5ms\"\n";
 const DROP_IN: &str = "[target.x]\nremote = \"192.0.2.1\"\nfacility = [ \"kern\",\n  16 ]\n\
                        [target.x.userdata]\n\"odd key\" = 'a \"b\"'\n\
                        [[target.x.filter]]\ntext = \"a\"\nrate = \"1/s\"\n";
@@ -37,6 +37,10 @@ store = "32MiB"  # /etc/agent.toml:2
 # metrics is not set  # default
 ring = "8MiB"  # default
 
+[last_words]
+hold = "5ms"  # /etc/agent.toml:8
+budget = "500ms"  # default
+
 [target.x]
 remote = "192.0.2.1"  # /etc/targets.d/a.toml:2
 enabled = true  # default
@@ -48,6 +52,8 @@ release = false  # default
 max_level = 3  # /etc/agent.toml:4
 facility = ["kern", 16]  # /etc/targets.d/a.toml:3
 rate = "off"  # default
+copies = 1  # default
+# dump is not set  # default
 pace = "20000/s"  # default
 keepalive = "off"  # default
 local = ":6665"  # default

@@ -15,8 +15,9 @@ impl Manager {
         self.plan_is_old = true;
     }
 
-    /// What there is for last words, if there is something.
+    /// What there is for last words, with the newest plan.
     pub fn last_words(&mut self) -> Option<&mut LastWords> {
+        self.plan_last_words();
         self.last_words.as_mut()
     }
 
