@@ -300,19 +300,21 @@ impl Speaker {
         let bytes = ..len_bytes.min(ITEM_BYTES);
         let Some(record) = RingRecord::parse(&self.item[bytes]) else { return Ok(0) };
         let word = record.seq_or_id();
-        let seq = if record.is_whole() { Some(word) } else { self.seq_of_id(word) };
-        match (self.growing.seq, seq) {
-            // A piece that continues.
-            (Some(_), None) => {
+        let seq = match self.which(word, record.is_whole()) {
+            Which::Seq(seq) if self.growing.seq == Some(seq) && record.is_whole() => {
+                // The same record with more text.
+                self.growing.seq = None;
+                Some(seq)
+            }
+            Which::Seq(seq) if self.growing.seq != Some(seq) => Some(seq),
+            Which::Seq(_) | Which::Continues if self.growing.seq.is_some() => {
                 self.growing.append(record.text());
                 return Ok(0);
             }
-            // The same record with more text.
-            (Some(growing), Some(seq)) if growing == seq => self.growing.seq = None,
-            (Some(_), Some(_)) | (None, _) => {}
-        }
+            // A piece whose beginning was not seen is all that is known of its record.
+            Which::Seq(_) | Which::Continues | Which::Unknown => None,
+        };
         let records = self.say_growing()?;
-        // A piece whose beginning was not seen is all that is known of its record.
         let seq = seq.unwrap_or(self.progress.next_seq);
         let Self { plan, voice, parts, progress, item, growing, dump, .. } = self;
         match RingRecord::parse(&item[bytes]) {
@@ -326,11 +328,15 @@ impl Speaker {
         Ok(records)
     }
 
-    /// The seq of a descriptor id; `None` for a piece that continues a record.
-    fn seq_of_id(&self, id: u64) -> Option<u64> {
-        let Some(base) = self.progress.id_base else { return Some(self.progress.next_seq) };
-        let seq = id.wrapping_add(base) & ID_MASK;
-        (seq.abs_diff(self.progress.next_seq) < 1 << 20).then_some(seq)
+    /// Which record an item belongs to, by its seq or the word before its text.
+    fn which(&self, word: u64, is_whole: bool) -> Which {
+        if is_whole {
+            return Which::Seq(word);
+        }
+        let Some(base) = self.progress.id_base else { return Which::Unknown };
+        let seq = word.wrapping_add(base) & ID_MASK;
+        let near = seq.abs_diff(self.progress.next_seq) < 1 << 20;
+        if near { Which::Seq(seq) } else { Which::Continues }
     }
 
     /// Says what may still grow, if it does not any more.
@@ -377,6 +383,15 @@ impl Speaker {
 /// The first line of a panic (`vpanic`, kernel/panic.c).
 fn is_panic(text: &[u8]) -> bool {
     text.starts_with(b"Kernel panic - not syncing")
+}
+
+/// Which record an item of the ring belongs to.
+enum Which {
+    Seq(u64),
+    /// The record before it.
+    Continues,
+    /// One of its own, for all that is known.
+    Unknown,
 }
 
 /// No target took it.
