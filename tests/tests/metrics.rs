@@ -326,6 +326,30 @@ fn an_address_that_is_taken_costs_the_metrics_and_nothing_else() {
     assert!(agent.stop().contains("Metrics are not served"));
 }
 
+/// A path that the agent could not bind is not its own, and at its end it removes nothing there.
+#[test]
+fn a_path_that_is_taken_is_left_as_it_was() {
+    if !root_or_skip("a_path_that_is_taken_is_left_as_it_was") {
+        return;
+    }
+    let pair = Pair::new();
+    let _peer = Peer::start(&pair.right, 6666);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("somebody.conf");
+    std::fs::write(&file, "precious").expect("write");
+    let socket = folder.path().join("others.sock");
+    let _others = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
+    for (path, why) in [(&file, "is no socket"), (&socket, "another agent answers")] {
+        let table = format!("capture = \"kmsg\"\nmetrics = \"unix:{}\"", path.display());
+        let agent = Agent::start(&pair.left, &table, TARGETS, 1);
+        let text = agent.command(&["status"]);
+        assert!(text.contains("metrics NOT SERVED") && text.contains(why), "{text}");
+        let _ = agent.stop();
+    }
+    assert_eq!(std::fs::read(&file).expect("the file"), b"precious");
+    UnixStream::connect(&socket).expect("the other one's socket is still there");
+}
+
 /// Runs `check` on a configuration.
 fn check(folder: &Path, metrics: &str) -> (Option<i32>, String) {
     let config = folder.join("agent.toml");

@@ -272,6 +272,7 @@ impl Agent {
 
         let (asked_pages, mut pages) = mpsc::channel(16);
         let mut metrics_error = None;
+        let metrics_file = self.metrics.iter().flatten().find_map(|metrics| metrics.file());
         match self.metrics.take() {
             Some(Ok(listening)) => drop(tokio::spawn(async move {
                 if let Err(error) = metrics::server::serve(listening, asked_pages).await {
@@ -362,7 +363,7 @@ impl Agent {
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);
-        self.config.agent.metrics.iter().for_each(metrics::server::remove);
+        metrics_file.into_iter().for_each(|file| drop(std::fs::remove_file(file)));
         Ok(())
     }
 
