@@ -313,10 +313,10 @@ impl Agent {
         // a target that has to wait for its network must not hold up the boot.
         // Not under systemd: then nobody is to be told.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        loop {
+        let ended = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
                 _ = hang_up.recv() => drop(desk.reload(&mut manager)),
                 Some(asked) = asked.recv() => {
                     if asked.request == Request::Status {
@@ -340,14 +340,17 @@ impl Agent {
             }
             progress.look(Instant::now(), turns());
             if self.pump_thread.is_finished() {
-                return Err(AgentError::ThreadEnded("pump"));
+                break Err(AgentError::ThreadEnded("pump"));
             }
             if self.kmsg_thread.is_finished() {
-                return Err(AgentError::ThreadEnded("/dev/kmsg"));
+                break Err(AgentError::ThreadEnded("/dev/kmsg"));
             }
-        }
+        };
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!("Told to stop; sending what is left.");
+        match &ended {
+            Ok(()) => tracing::info!("Told to stop; sending what is left."),
+            Err(error) => tracing::error!(%error, "Sending what is left."),
+        }
         let deadline_ns = now_ns() + DRAIN_PATIENCE.as_nanos() as u64;
         manager.stop_pump(deadline_ns);
         while !self.pump_thread.is_finished() && now_ns() < deadline_ns + 500_000_000 {
@@ -364,7 +367,7 @@ impl Agent {
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);
         metrics_file.into_iter().for_each(|file| drop(std::fs::remove_file(file)));
-        Ok(())
+        ended
     }
 
     /// The programs' own messages, if there are programs.
