@@ -779,7 +779,8 @@ fn an_agent_that_loses_dev_kmsg_sends_what_it_has_and_tells_its_account() {
     let words = words.into_iter().chain([terminal.to_str().expect("UTF-8")]);
     let prefix: Vec<String> = words.map(str::to_owned).collect();
     let table = "capture = \"kmsg\"\nreplay = \"none\"";
-    let targets = "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"udp\"\npace = \"100/s\"\n";
+    let targets =
+        "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"udp\"\npace = \"100/s\"\n";
     let mut agent = Agent::start_by(&pair.left, table, targets, 1, &prefix);
     for seq in 0..COUNT {
         let line = format!("6,{seq},{seq},-;told {seq}.\n");

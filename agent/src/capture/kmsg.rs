@@ -254,8 +254,6 @@ pub struct KmsgStats {
     pub malformed: AtomicU64,
     /// Waits that ended.
     pub wakeups: AtomicU64,
-    /// The device failed; an errno, or 0.
-    pub failed_errno: AtomicU64,
 }
 
 /// What the thread is made of.
@@ -313,7 +311,7 @@ impl KmsgThread {
             let mut found = false;
             let rang = waiter.sleep(look_ns, || {
                 // The programs ring only a sleeper; what was committed before the
-                // sleep was announced shows up in one more read.
+                // sleep was announced shows up in one more read. An error shows up in the next.
                 found = by_doorbell && matches!(self.read_batch(), Ok(1..));
                 found || self.stop.load(Ordering::Acquire)
             });
@@ -339,8 +337,8 @@ impl KmsgThread {
     fn read_batch(&mut self) -> Result<usize, KmsgError> {
         let mut count = 0;
         while self.queue.slots() > 0 && self.is_wanted() {
-            match self.reader.read() {
-                Ok(Read::Record) => {
+            match self.reader.read()? {
+                Read::Record => {
                     self.next_seq = self.reader.record().seq + 1;
                     if self.next_seq <= self.wanted.from_seq.load(Ordering::Relaxed) {
                         continue;
@@ -349,19 +347,12 @@ impl KmsgThread {
                     let _ = self.queue.push(self.reader.record().clone());
                     count += 1;
                 }
-                Ok(Read::End) => break,
-                Ok(Read::Overwritten) => {
+                Read::End => break,
+                Read::Overwritten => {
                     self.stats.overwritten.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(Read::Malformed) => {
+                Read::Malformed => {
                     self.stats.malformed.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    if let KmsgError::Read(errno) = &error {
-                        let errno = errno.raw_os_error() as u64;
-                        self.stats.failed_errno.store(errno, Ordering::Relaxed);
-                    }
-                    return Err(error);
                 }
             }
             // Under load the pump must not wait for the end of a long batch.

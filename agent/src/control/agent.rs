@@ -308,7 +308,7 @@ impl Agent {
         };
         let mut progress = Progress::new(Instant::now());
         let mut watchdog = Watchdog::of_this_service();
-        let turns = || control.turns(self.kmsg_thread.is_finished());
+        let turns = || control.turns();
         // Records are captured and stored from here on, so the service is ready;
         // a target that has to wait for its network must not hold up the boot.
         // Not under systemd: then nobody is to be told.

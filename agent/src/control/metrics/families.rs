@@ -154,7 +154,7 @@ pub static FAMILIES: &[Family] = &[
         ..of_agent(
             "thread_progressing",
             Kind::Gauge,
-            "1 as long as the data thread makes progress (or is not needed any more).",
+            "1 as long as the data thread makes progress.",
             |scrape, to| {
                 for (thread, still) in THREADS.into_iter().zip(scrape.still) {
                     to.gauge(&[("thread", thread)], u64::from(!still))?;
@@ -253,12 +253,6 @@ pub static FAMILIES: &[Family] = &[
         Kind::Counter,
         "Times the kernel overwrote what /dev/kmsg would have shown next.",
         |scrape, to| to.counter(&[], scrape.capture.kmsg_overwritten),
-    ),
-    of_agent(
-        "kmsg_failed",
-        Kind::Gauge,
-        "1 if reading /dev/kmsg failed for good.",
-        |scrape, to| to.gauge(&[], u64::from(scrape.capture.kmsg_failed.is_some())),
     ),
     of_agent(
         "thread_wakeups",

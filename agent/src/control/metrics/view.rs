@@ -121,7 +121,7 @@ pub fn health(progress: &Progress) -> Page {
 /// rollout from going on, would not help that; its state is in the body and in the metrics.
 #[must_use]
 pub fn ready(progress: &Progress, status: &Status) -> Page {
-    let trouble = progress.trouble().or_else(|| status.capture.kmsg_failed.clone());
+    let trouble = progress.trouble();
     let mut body = match &trouble {
         None => format!("ready: records are captured by {}\n", status.capture.source),
         Some(trouble) => format!("not ready: {trouble}\n"),
