@@ -254,7 +254,8 @@ impl PumpTarget {
         outcome: Option<Outcome>,
         now_ns: u64,
     ) -> Option<Box<Message>> {
-        if number == GAP_NOTICE {
+        let is_gap = number == GAP_NOTICE;
+        if is_gap {
             // What a device drops is told again, after a while; what cannot go at all, never.
             self.gaps.settled(matches!(outcome, Some(Outcome::Sent | Outcome::Refused)));
             if outcome == Some(Outcome::Dropped) {
@@ -263,10 +264,13 @@ impl PumpTarget {
         }
         match outcome {
             None => {
-                self.ledger.messages_lost += u64::from(!self.messages.given_back(number));
+                let goes_again = self.messages.given_back(number) || is_gap;
+                self.ledger.messages_lost += u64::from(!goes_again);
                 return None;
             }
             Some(Outcome::Sent) => self.ledger.messages += 1,
+            // It is told again.
+            Some(Outcome::Dropped) if is_gap => {}
             Some(Outcome::Dropped | Outcome::Refused) => self.ledger.messages_lost += 1,
         }
         self.messages.settled(number)

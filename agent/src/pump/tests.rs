@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod far;
+mod gaps;
 mod live;
 mod overload;
 
