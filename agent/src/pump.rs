@@ -146,6 +146,7 @@ impl Pump {
             self.stats.rounds.fetch_add(1, Ordering::Relaxed);
             self.suspended.look(now, clock::boot_ns());
             self.obey(now);
+            self.sequencer.kmsg_is_at(self.backfill.wanted.at_seq(), now);
             let progress =
                 self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut self.store);
             if let Some(missing) = &progress.wanted {

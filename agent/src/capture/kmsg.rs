@@ -108,14 +108,17 @@ impl KmsgReader {
     /// [`KmsgError::Open`], with the remedy.
     pub fn open() -> Result<Self, KmsgError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = open(PATH, flags, Mode::empty()).map_err(KmsgError::Open)?;
-        Ok(Self {
+        Ok(Self::of(open(PATH, flags, Mode::empty()).map_err(KmsgError::Open)?))
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        Self {
             fd,
             line: Box::new([0; LINE_MAX_BYTES]),
             unescaped: Box::new([0; LINE_MAX_BYTES]),
             record_limit_bytes: record_limit_bytes(rustix::system::uname().release().to_bytes()),
             record: Box::default(),
-        })
+        }
     }
 
     /// The record of the last read.
@@ -191,13 +194,15 @@ pub struct Skipped {
     pub shows_caller: bool,
 }
 
-/// What the thread is to read: everything, or only what the pump asks for.
+/// What the thread is to read: everything, or only what the pump asks for; and how far it is.
 #[derive(Debug)]
 pub struct Wanted {
     /// Nothing before this seq is passed on.
     from_seq: AtomicU64,
     /// It is read until a record with at least this seq was passed on.
     until_seq: AtomicU64,
+    /// What the thread reads next, at least.
+    at_seq: AtomicU64,
 }
 
 impl Wanted {
@@ -211,7 +216,11 @@ impl Wanted {
     /// `until_seq`.
     #[must_use]
     pub fn until(from_seq: u64, until_seq: u64) -> Self {
-        Self { from_seq: AtomicU64::new(from_seq), until_seq: AtomicU64::new(until_seq) }
+        Self {
+            from_seq: AtomicU64::new(from_seq),
+            until_seq: AtomicU64::new(until_seq),
+            at_seq: AtomicU64::new(0),
+        }
     }
 
     /// The pump misses these; to be followed by a wake. True if that is news.
@@ -222,6 +231,19 @@ impl Wanted {
         self.from_seq.store(missing.start, Ordering::Relaxed);
         self.until_seq.store(missing.end, Ordering::Release);
         true
+    }
+}
+
+impl Wanted {
+    /// The next seq that the thread will read, at least; what it passed on of those before is in
+    /// the queue.
+    #[must_use]
+    pub fn at_seq(&self) -> u64 {
+        self.at_seq.load(Ordering::Acquire)
+    }
+
+    fn is_at(&self, seq: u64) {
+        self.at_seq.store(seq, Ordering::Release);
     }
 }
 
@@ -341,10 +363,12 @@ impl KmsgThread {
                 Read::Record => {
                     self.next_seq = self.reader.record().seq + 1;
                     if self.next_seq <= self.wanted.from_seq.load(Ordering::Relaxed) {
+                        self.wanted.is_at(self.next_seq);
                         continue;
                     }
                     // Room was checked above, and nobody else writes.
                     let _ = self.queue.push(self.reader.record().clone());
+                    self.wanted.is_at(self.next_seq);
                     count += 1;
                 }
                 Read::End => break,
@@ -364,3 +388,6 @@ impl KmsgThread {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

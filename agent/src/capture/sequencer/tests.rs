@@ -9,7 +9,7 @@ use agent_common::{
 use proptest::prelude::*;
 use rtrb::RingBuffer;
 
-use super::*;
+use super::{asking::CROWDED_PATIENCE_NS, *};
 
 mod far;
 
