@@ -617,6 +617,30 @@ fn a_record_that_the_kernel_lost_is_told_missing() {
     assert_eq!(sink.0, [lost]);
 }
 
+/// The last stage of 5 found no room in the ring; 6 is left out, so /dev/kmsg is read.
+#[test]
+fn a_stage_of_a_record_is_not_taken_for_the_whole_where_dev_kmsg_has_that() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(5), false);
+    ring.push(whole(5, 0, b"begun"));
+    ring.push(whole(7, FLAG_FINAL, b"seven"));
+    producer.push(kmsg(5, b"begun, and ended")).unwrap();
+    producer.push(kmsg(6, b"six")).unwrap();
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    let record = |seq: u64, text: &[u8], cpu| Settled::Record {
+        seq,
+        text: text.to_vec(),
+        cpu,
+        level: 6,
+        approximated: false,
+    };
+    let five = record(5, b"begun, and ended", Some(cpu_of(5)));
+    assert_eq!(sink.0, [five, record(6, b"six", None), record(7, b"seven", Some(cpu_of(7)))]);
+    let counts = sequencer.counts();
+    assert_eq!((counts.backfilled, counts.mismatched), (1, 0), "{counts:?}");
+}
+
 #[test]
 fn a_ring_that_fills_up_is_emptied_at_once() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
