@@ -233,6 +233,10 @@ impl Sink for Store {
         let to = self.pool.append(MOST_SEVERE, entry::HEAD_BYTES, first_seq, self.next_seq);
         entry::write_missing(to, MOST_SEVERE as u8, first_seq, count, reason);
     }
+
+    fn has_room(&mut self, rounds: usize) -> bool {
+        self.pool.has_room(rounds)
+    }
 }
 
 #[cfg(test)]

@@ -37,9 +37,10 @@ const ID_MASK: u64 = (1 << 62) - 1;
 /// Level of a record whose own is not known: the kernel's default for messages
 /// without one (`CONFIG_MESSAGE_LOGLEVEL_DEFAULT`).
 pub const DEFAULT_LEVEL: u8 = 4;
-/// Most entries that one round settles: the targets have their turn before the next ones. Not so
-/// while what comes in fills up ([`RecordRing::is_filling`]): no target may cost the others a
-/// record that is not even in the store.
+/// Most entries that one round settles: the targets have their turn before the next ones. While
+/// what comes in fills up ([`RecordRing::is_filling`]) a round goes on as long as it costs nobody
+/// anything ([`Sink::has_room`]): no target may cost the others a record that is not even in the
+/// store, nor one in the store that it would have read in its turn.
 pub const ROUND_ENTRIES: usize = 128;
 
 /// Why a seq cannot be had.
@@ -57,6 +58,9 @@ pub trait Sink {
     fn record(&mut self, record: &Record<'_>);
     /// Takes note that `count` records from `first_seq` on are lost.
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason);
+    /// Whether the entries of so many rounds ([`ROUND_ENTRIES`] each) find room without anything
+    /// being given up that somebody needs.
+    fn has_room(&mut self, rounds: usize) -> bool;
 }
 
 /// What the ring delivers.
@@ -211,10 +215,15 @@ impl Sequencer {
         let hurries = ring.is_filling() || kmsg_left > QUEUE_RECORDS / 2;
         let mut progress = Progress::default();
         let mut entries = 0;
+        let mut pause_at = ROUND_ENTRIES;
         loop {
-            if entries >= ROUND_ENTRIES && !hurries {
-                progress.more = true;
-                break;
+            if entries >= pause_at {
+                // More room than is needed: the targets have a start when things begin to go.
+                if !hurries || !sink.has_room(2) {
+                    progress.more = true;
+                    break;
+                }
+                pause_at += ROUND_ENTRIES;
             }
             match self.settle_head(now_ns, ring, kmsg, &mut kmsg_left, full, sink) {
                 Step::Settled(count) => {

@@ -128,8 +128,12 @@ impl Control {
     }
 
     fn say(&mut self, seq: u64) {
+        self.say_as(seq, 6);
+    }
+
+    fn say_as(&mut self, seq: u64, level: u8) {
         let mut record = KmsgRecord::default();
-        (record.seq, record.level) = (seq, 6);
+        (record.seq, record.level) = (seq, level);
         record.set_text(b"said");
         self.kmsg.push(record).unwrap();
         self.waker.wake();
@@ -155,6 +159,13 @@ impl Pump {
             backfilled: false,
         };
         self.store.record(&record);
+    }
+
+    /// A round without the wait.
+    fn whole_round(&mut self, now_ns: u64) -> Progress {
+        let progress = self.sequencer.poll(now_ns, &mut self.ring, &mut self.kmsg, &mut self.store);
+        self.round(now_ns);
+        progress
     }
 
     /// A round without capture and wait.

@@ -85,8 +85,9 @@ enum Settled {
     Missing { first_seq: u64, count: u64, reason: MissingReason },
 }
 
+/// What came; and how many rounds it has room for, if not for all.
 #[derive(Default)]
-struct TestSink(Vec<Settled>);
+struct TestSink(Vec<Settled>, Option<usize>);
 
 impl Sink for TestSink {
     fn record(&mut self, record: &Record<'_>) {
@@ -100,6 +101,9 @@ impl Sink for TestSink {
     }
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason) {
         self.0.push(Settled::Missing { first_seq, count, reason });
+    }
+    fn has_room(&mut self, rounds: usize) -> bool {
+        self.1.is_none_or(|room| rounds <= room)
     }
 }
 
@@ -650,4 +654,19 @@ fn a_ring_that_fills_up_is_emptied_at_once() {
     (0..7000).for_each(|seq| ring.push(whole(seq, FLAG_FINAL, b"x")));
     assert!(!sequencer.poll(1, &mut ring, &mut consumer, &mut sink).more);
     assert_eq!((sequencer.next_seq(), ring.released), (7000, ring.end));
+}
+
+#[test]
+fn a_ring_that_fills_up_is_emptied_in_rounds_if_room_must_be_made_for_each() {
+    let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
+    let mut ring = TestRing { is_filling: true, ..TestRing::default() };
+    let mut sink = TestSink(Vec::new(), Some(1));
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
+    (0..7000).for_each(|seq| ring.push(whole(seq, FLAG_FINAL, b"x")));
+    let mut rounds = 1;
+    while sequencer.poll(1, &mut ring, &mut consumer, &mut sink).more {
+        assert_eq!(sink.0.len(), rounds * ROUND_ENTRIES);
+        rounds += 1;
+    }
+    assert_eq!((sequencer.next_seq(), rounds), (7000, 7000usize.div_ceil(ROUND_ENTRIES)));
 }

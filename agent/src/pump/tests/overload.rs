@@ -110,3 +110,32 @@ fn a_target_that_can_send_loses_nothing_because_another_one_is_stuck() {
     assert_eq!(control.ledger(1).lost_total(), 0);
     assert!(control.ledger(0).waiting > 0);
 }
+
+/// One target has been stuck for long, and the store is full of errors that it needs; then comes
+/// more at once than a round settles. The other one gets all of it.
+#[test]
+fn a_burst_into_a_full_store_costs_a_target_nothing_that_can_send() {
+    let (mut pump, mut control) = pump(vec![settings(7, None), settings(7, None)], 1 << 20);
+    let handle = control.install(0, 1000);
+    control.bind(1, 0);
+    let mut next_seq = 0;
+    for (level, count) in [(3, 20_000), (6, 5_000)] {
+        let end_seq = next_seq + count;
+        while next_seq < end_seq {
+            // The queue is full at each round: it is to be emptied first.
+            while next_seq < end_seq && control.kmsg.slots() > 0 {
+                control.say_as(next_seq, level);
+                next_seq += 1;
+            }
+            pump.whole_round(1);
+        }
+        while pump.whole_round(1).more {}
+    }
+    (0..10).for_each(|_| pump.round(2));
+    assert!(control.ledger(0).lost_total() > 5_000, "the store was full");
+    let ledger = control.ledger(1);
+    assert_eq!((ledger.sent, ledger.lost_total()), (25_000, 0));
+    let mut arrived = seqs(&handle);
+    arrived.dedup();
+    assert_eq!(arrived, (0..25_000).collect::<Vec<_>>());
+}
