@@ -11,6 +11,7 @@ pub mod flight;
 mod gap;
 pub mod message;
 mod parts;
+mod patience;
 pub mod recall;
 mod tag;
 pub mod tap;
@@ -28,6 +29,7 @@ use self::tap::Tap;
 pub use self::target::PumpTarget;
 use self::{
     deliver::Unnamed,
+    patience::Patience,
     target::{Stop, settle},
 };
 use crate::{
@@ -35,7 +37,7 @@ use crate::{
         bpf::MappedRing,
         kmsg::Backfill,
         kmsg_record::KmsgRecord,
-        sequencer::{Progress, ROUND_ENTRIES, RecordRing as _, Sequencer},
+        sequencer::{Progress, ROUND_ENTRIES, RecordRing as _, Sequencer, Sink as _},
         wait::{Waiter, now_ns, want_precise_naps},
     },
     clock::{self, Suspended},
@@ -87,6 +89,7 @@ pub struct Pump {
     unnamed: Unnamed,
     stats: Arc<PumpStats>,
     suspended: Suspended,
+    patience: Patience,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
@@ -122,6 +125,7 @@ impl Pump {
             cgroups: Cache::new(cgroups),
             unnamed: Unnamed::new(unnamed),
             suspended: Suspended::of_this_host(),
+            patience: Patience::default(),
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
@@ -154,7 +158,7 @@ impl Pump {
             }
             let sent = self.deliver(now);
             let moved = self.flush_and_reap(now);
-            self.make_room();
+            self.make_room(now);
             self.publish();
             if self.is_done(now, progress.settled) {
                 return;
@@ -322,11 +326,21 @@ impl Pump {
         moved
     }
 
-    /// Makes room in the store for the next round.
-    fn make_room(&mut self) {
-        let needed = self.targets.iter().flatten().map(|target| target.needed_seq());
-        let needed_seq = needed.fold(self.store.next_seq(), u64::min);
-        self.store.round_over(needed_seq);
+    /// Makes room in the store for the next round, unless that is one of a replay which can wait.
+    fn make_room(&mut self, now: u64) {
+        let Self { targets, store, sequencer, ring, patience, .. } = self;
+        let needed = targets.iter().flatten().map(|target| target.needed_seq());
+        let needed_seq = needed.fold(store.next_seq(), u64::min);
+        store.keep_from(needed_seq);
+        let sending = targets.iter_mut().flatten().filter(|target| target.stop() != Stop::Done);
+        let waits = sequencer.is_replaying()
+            // What is logged now would be lost for it.
+            && !ring.is_filling()
+            && !store.has_room(1)
+            && patience.waits(now, sending.map(|target| target.moved_ns(now)));
+        if !waits {
+            store.round_over(needed_seq);
+        }
     }
 
     /// Whether the pump was told to stop and has nothing left to send.

@@ -151,6 +151,12 @@ impl Store {
         self.pool.round_over(needed_seq);
     }
 
+    /// All have done with the seqs before `needed_seq`, but nothing else is to be given up: there
+    /// may be no room for the next round ([`Sink::has_room`]).
+    pub fn keep_from(&mut self, needed_seq: u64) {
+        self.pool.keep_from(needed_seq);
+    }
+
     /// What the cursor points at; `None` if it has read everything.
     #[must_use]
     pub fn get(&self, cursor: &mut Cursor) -> Option<Entry<'_>> {

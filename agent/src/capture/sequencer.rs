@@ -188,6 +188,12 @@ impl Sequencer {
         self.next_seq
     }
 
+    /// Whether what was logged before the start is not settled yet.
+    #[must_use]
+    pub fn is_replaying(&self) -> bool {
+        self.next_seq < self.begin.live_seq
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn counts(&self) -> SequencerCounts {
@@ -216,7 +222,9 @@ impl Sequencer {
         let mut progress = Progress::default();
         let mut entries = 0;
         let mut pause_at = ROUND_ENTRIES;
-        loop {
+        // What was logged before the start can wait where it is.
+        let has_room = !self.is_replaying() || sink.has_room(1);
+        while has_room {
             if entries >= pause_at {
                 // More room than is needed: the targets have a start when things begin to go.
                 if !hurries || !sink.has_room(2) {
@@ -377,7 +385,7 @@ impl Sequencer {
     ) -> Step {
         let head = self.next_seq;
         // What was logged before is sure to come: itself, or a later one if it is gone.
-        if head < self.begin.live_seq {
+        if self.is_replaying() {
             return Step::Wait(None);
         }
         // As long as no later record exists, the head may simply not be finished:

@@ -76,6 +76,8 @@ pub struct PumpTarget {
     pub(super) bucket: Bucket,
     /// How the last round ended.
     pub(super) stop: Stop,
+    /// How many records it had sent or filtered, and since when.
+    done_with: (u64, u64),
     pub(super) ledger: Ledger,
     pub(super) shared: Arc<SharedLedger>,
     /// Number of the last message, as the kernel's `msgid`: the first one is 1.
@@ -119,6 +121,7 @@ impl PumpTarget {
             tap: None,
             bucket: Bucket::default(),
             stop: Stop::Done,
+            done_with: (0, 0),
             ledger: Ledger::default(),
             shared: seed.ledger,
             msgid: 0,
@@ -206,6 +209,15 @@ impl PumpTarget {
     pub(super) fn needed_seq(&self) -> u64 {
         let on_their_way = self.flight.oldest().map(|record| record.place.seq());
         on_their_way.fold(self.cursor.seq().max(self.ledger.first_seq), u64::min)
+    }
+
+    /// When it had last sent or filtered a record, as far as this was asked before.
+    pub(super) fn moved_ns(&mut self, now_ns: u64) -> u64 {
+        let count = self.ledger.sent + self.ledger.filtered;
+        if self.done_with.0 != count {
+            self.done_with = (count, now_ns);
+        }
+        self.done_with.1
     }
 
     /// How the last round ended.

@@ -77,6 +77,10 @@ fn backfill() -> Backfill {
 }
 
 fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
+    pump_from(Begin::at(0), targets, store_bytes)
+}
+
+fn pump_from(begin: Begin, targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
     let (end, pump_end) = handover(1000);
     let (producer, kmsg) = RingBuffer::new(1000);
     let waker = Arc::new(Waker::new().unwrap());
@@ -88,7 +92,7 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
         kmsg,
         backfill: backfill(),
         waker: Arc::clone(&waker),
-        sequencer: Sequencer::new(RingContent::Nothing, Begin::at(0), false),
+        sequencer: Sequencer::new(RingContent::Nothing, begin, false),
         store: Store::new(store_bytes, 0),
         handover: pump_end,
         cgroups: Arc::default(),
@@ -173,7 +177,7 @@ impl Pump {
         self.obey(now_ns);
         self.deliver(now_ns);
         self.flush_and_reap(now_ns);
-        self.make_room();
+        self.make_room(now_ns);
         self.publish();
     }
 

@@ -134,8 +134,13 @@ impl Pool {
     /// Nobody needs what is before `needed_seq`, and who could send has been offered all there
     /// is: makes room for the next round.
     pub(super) fn round_over(&mut self, needed_seq: u64) {
-        self.needed_seq = needed_seq;
+        self.keep_from(needed_seq);
         while self.free_count < self.reserve && self.give_up_one() {}
+    }
+
+    /// Nobody needs what is before `needed_seq`.
+    pub(super) fn keep_from(&mut self, needed_seq: u64) {
+        self.needed_seq = needed_seq;
     }
 
     /// Whether what comes in so many rounds finds room in what is free, or needed by nobody.
