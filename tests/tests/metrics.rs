@@ -200,6 +200,17 @@ fn an_outage_is_in_the_histogram() {
     agent.wait(PATIENCE, is("disabled"));
     agent.command(&["target", "enable", "peer"]);
     agent.wait(PATIENCE, is("active"));
+    // Nor is another way, which an operator asks for.
+    agent.rewrite(&TARGETS.replace("192.0.2.2:6666", "192.0.2.2:6667"));
+    agent.command(&["reload"]);
+    let moved = |status: &Status| {
+        let changed = |text: &str| text.contains("its settings were changed");
+        let peer = status.targets.iter().find(|target| target.name == "peer");
+        peer.is_some_and(|peer| peer.state == "active")
+            && status.config_generation == 2
+            && changed(&format!("{peer:?}"))
+    };
+    agent.wait(PATIENCE, moved);
     assert_eq!(series("count"), 1.0);
 }
 

@@ -355,7 +355,7 @@ pub static FAMILIES: &[Family] = &[
         ..of_target(
             "target_heal_duration",
             Kind::Histogram,
-            "Outages that are over: from leaving active to being active again, switches by operators left out.",
+            "Outages that are over: from leaving active to being active again, what operators switched or changed left out.",
             |scrape, to| each(scrape, |target| to.histogram(&[("target", &target.name)], target)),
         )
     },
