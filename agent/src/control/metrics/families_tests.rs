@@ -206,6 +206,15 @@ fn the_example_alerts_ask_for_what_there_is() {
             assert!(there, "{name} has no label {label}");
         }
     }
+    // What piles up or falls for a target that an operator switched off wakes nobody.
+    let disabled =
+        "unless on (instance, target) netconsole_agent_target_state{state=\"disabled\"} == 1";
+    for rule in rules.split("- alert:") {
+        let of_backlog = ["records_lost_total", "records_waiting"];
+        if of_backlog.iter().any(|name| rule.contains(&format!("netconsole_agent_{name}"))) {
+            assert!(rule.contains(disabled), "{rule}");
+        }
+    }
     // Values of labels that are words of ours.
     let value = regex::Regex::new(r#"(reason|state)="([a-z_]+)""#).unwrap();
     for found in value.captures_iter(&expressions) {
