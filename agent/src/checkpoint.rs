@@ -113,11 +113,13 @@ impl Checkpoints {
                 let new = self.folder.join(format!("{target}.seq~"));
                 let mut file = options
                     .create(true)
-                    .truncate(true)
                     .mode(0o600)
                     .open(&new)
                     .map_err(fail("make"))?;
+                // Another agent that starts now may have mapped it already: nothing is cut before
+                // it is ours.
                 lock(&file, &path)?;
+                file.set_len(0).map_err(fail("empty"))?;
                 file.write_all(&self.bytes(u64::MAX)).map_err(fail("write"))?;
                 fs::rename(&new, &path).map_err(fail("name"))?;
                 file
@@ -240,6 +242,27 @@ mod tests {
         again.store(8);
         checkpoint.store(9);
         drop((checkpoint, again));
+        assert_eq!(boot.of("fleet").unwrap().1, Some(8));
+    }
+
+    #[test]
+    fn what_another_agent_is_making_is_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let boot = Checkpoints::of_boot(folder.path(), BOOT).unwrap();
+        let new = folder.path().join(FOLDER).join("fleet.seq~");
+        // The other one has made and locked it, and is about to give it its name.
+        fs::write(&new, boot.bytes(7)).unwrap();
+        let other = File::open(&new).unwrap();
+        other.try_lock().unwrap();
+        assert!(matches!(boot.of("fleet"), Err(CheckpointError::InUse(_))));
+        assert_eq!(fs::read(&new).unwrap(), boot.bytes(7));
+        // It was killed in the middle of that.
+        drop(other);
+        fs::write(&new, [9; 2 * LEN_BYTES]).unwrap();
+        let (checkpoint, known) = boot.of("fleet").unwrap();
+        assert_eq!(known, None);
+        checkpoint.store(8);
+        drop(checkpoint);
         assert_eq!(boot.of("fleet").unwrap().1, Some(8));
     }
 
