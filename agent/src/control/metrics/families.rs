@@ -193,7 +193,7 @@ pub static FAMILIES: &[Family] = &[
         ..of_agent(
             "capture_shed",
             Kind::Counter,
-            "Records that the programs left out while the ring filled up (commit source).",
+            "What the programs left out while the ring filled up (commit source): records, and stages of records that were continued.",
             |scrape, to| {
                 let shed = scrape.capture.shed;
                 to.counter(&[("level", "debug")], shed.debug)?;
