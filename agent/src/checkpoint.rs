@@ -111,11 +111,7 @@ impl Checkpoints {
             _ => {
                 // The lock of the old file is held until the new one has its name.
                 let new = self.folder.join(format!("{target}.seq~"));
-                let mut file = options
-                    .create(true)
-                    .mode(0o600)
-                    .open(&new)
-                    .map_err(fail("make"))?;
+                let mut file = options.create(true).mode(0o600).open(&new).map_err(fail("make"))?;
                 // Another agent that starts now may have mapped it already: nothing is cut before
                 // it is ours.
                 lock(&file, &path)?;

@@ -49,8 +49,9 @@ const FIRST_LOOK_NS: u64 = 40_000;
 const LOOK_FACTOR: u64 = 4;
 /// The slowest look.
 const IDLE_LOOK_NS: u64 = 100_000_000;
-/// How long a thread sleeps that has nothing to read, unless it is woken.
-const REST_NS: u64 = 1_000_000_000;
+/// How long a thread sleeps that has nothing to read, unless it is woken. Its turns are its sign of
+/// life: it must be well below half of any useful time of a watchdog.
+const REST_NS: u64 = 250_000_000;
 
 /// Why `/dev/kmsg` cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Whether the data threads move: for the health page, the log, and systemd's watchdog.
 //!
 //! What is looked at is what each thread counts itself on each turn of its loop, never a timer:
-//! the pump turns at least every 12.5 ms, the thread of `/dev/kmsg` every second, with or
+//! the pump turns at least every 12.5 ms, the thread of `/dev/kmsg` every 250 ms, with or
 //! without records. So whatever holds a thread (a lock, a loop, a system call that does not
 //! come back, a debugger) is noticed, and nothing else is.
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-/// A thread that has not moved for this long stands still: 240 turns of the pump, three of the
-/// other one, and well below any useful time of a watchdog.
+/// A thread that has not moved for this long stands still: 240 turns of the pump, twelve of
+/// the other one, and well below any useful time of a watchdog.
 const STILL_AFTER: Duration = Duration::from_secs(3);
 /// The control thread looks at least this often. What is longer was its own absence
 /// (the whole process was stopped), and no thread's fault.

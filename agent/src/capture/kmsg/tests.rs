@@ -12,6 +12,7 @@ struct Running {
     queue: Consumer<KmsgRecord>,
     backfill: Backfill,
     stop: Arc<AtomicBool>,
+    stats: Arc<KmsgStats>,
     thread: std::thread::JoinHandle<Result<(), KmsgError>>,
 }
 
@@ -21,7 +22,7 @@ impl Running {
         let (kernel, device) = socketpair(pair.0, pair.1, pair.2, None).unwrap();
         let (producer, queue) = RingBuffer::new(QUEUE_RECORDS);
         let (wanted, waker) = (Arc::new(wanted), Arc::new(Waker::new().unwrap()));
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, stats) = (Arc::new(AtomicBool::new(false)), Arc::<KmsgStats>::default());
         let thread = KmsgThread {
             reader: KmsgReader::of(device),
             queue: producer,
@@ -31,10 +32,10 @@ impl Running {
             next_seq: 0,
             wanted: Arc::clone(&wanted),
             stop: Arc::clone(&stop),
-            stats: Arc::default(),
+            stats: Arc::clone(&stats),
         };
         let thread = std::thread::spawn(move || thread.run());
-        Self { kernel, queue, backfill: Backfill { wanted, waker }, stop, thread }
+        Self { kernel, queue, backfill: Backfill { wanted, waker }, stop, stats, thread }
     }
 
     fn log(&self, seqs: Range<u64>) {
@@ -99,4 +100,18 @@ fn a_question_is_news_once() {
     assert!(!wanted.ask(&(20..25)) && !wanted.ask(&(22..24)));
     assert!(wanted.ask(&(30..31)));
     assert!(!Wanted::all_from(0).ask(&(5..6)));
+}
+
+/// A watchdog of 2 s looks once a second whether it has turned.
+#[test]
+fn one_that_rests_gives_signs_of_life() {
+    let running = Running::start(Wanted::until(0, 0));
+    running.log(0..1);
+    let turns = || running.stats.wakeups.load(Ordering::Relaxed);
+    let begin = Instant::now();
+    while turns() < 3 {
+        assert!(begin.elapsed() < Duration::from_millis(1900), "{} turns", turns());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    running.end();
 }
