@@ -305,7 +305,9 @@ impl Agent {
     pub fn end(&mut self) {
         self.signal(Signal::TERM);
         let end = self.ended();
-        assert!(end.success(), "it ended with {end}:\n{}", self.log());
+        let log = self.log();
+        assert!(end.success(), "it ended with {end}:\n{log}");
+        assert!(!log.contains("NOT BALANCE"), "{log}");
     }
 
     /// Waits until it has ended, by itself or told to.
