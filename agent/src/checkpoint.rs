@@ -140,6 +140,12 @@ impl Checkpoints {
         }
     }
 
+    /// The number as the next run would find it, while somebody uses it.
+    #[cfg(test)]
+    pub(crate) fn peek(&self, target: &str) -> Option<u64> {
+        self.seq_in(&fs::read(self.path(target)).ok()?)
+    }
+
     fn path(&self, target: &str) -> PathBuf {
         self.folder.join(format!("{target}.seq"))
     }

@@ -18,6 +18,7 @@ use crate::{
         sequencer::{Begin, MissingReason, RingContent, Sink as _},
         wake::Waker,
     },
+    checkpoint::{Checkpoint, Checkpoints},
     egress::memory::{self, MemoryHandle},
     handover::{ControlEnd, handover},
     ledger::{Ledger, LostReason, SharedLedger},
@@ -62,11 +63,19 @@ fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
 }
 
 fn seed(settings: TargetSettings, ledger: &Arc<SharedLedger>) -> Box<PumpTarget> {
+    seed_keeping(settings, ledger, None)
+}
+
+fn seed_keeping(
+    settings: TargetSettings,
+    ledger: &Arc<SharedLedger>,
+    checkpoint: Option<Checkpoint>,
+) -> Box<PumpTarget> {
     PumpTarget::new(TargetSeed {
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         ledger: Arc::clone(ledger),
         first_seq: None,
-        checkpoint: None,
+        checkpoint,
     })
 }
 
@@ -81,6 +90,16 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
 }
 
 fn pump_from(begin: Begin, targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
+    pump_keeping(begin, targets, store_bytes, None)
+}
+
+/// The checkpoint of each target is called by its index.
+fn pump_keeping(
+    begin: Begin,
+    targets: Vec<TargetSettings>,
+    store_bytes: usize,
+    checkpoints: Option<&Checkpoints>,
+) -> (Pump, Control) {
     let (end, pump_end) = handover(1000);
     let (producer, kmsg) = RingBuffer::new(1000);
     let waker = Arc::new(Waker::new().unwrap());
@@ -101,7 +120,8 @@ fn pump_from(begin: Begin, targets: Vec<TargetSettings>, store_bytes: usize) -> 
     });
     let mut control = Control { end, kmsg: producer, waker, stats, ledgers };
     for (index, settings) in targets.into_iter().enumerate() {
-        let target = seed(settings, &control.ledgers[index]);
+        let checkpoint = checkpoints.map(|all| all.of(&index.to_string()).unwrap().0);
+        let target = seed_keeping(settings, &control.ledgers[index], checkpoint);
         control.send(Command::Add { index, target });
     }
     let mut pump = pump.unwrap();
@@ -238,6 +258,8 @@ struct Receiver {
     /// Records of which a part came more than once, and where the parts of each began.
     twice: BTreeSet<u64>,
     begins: BTreeMap<u64, BTreeSet<usize>>,
+    /// First and last seq of the lines about missing records.
+    told: Vec<(u64, u64)>,
 }
 
 impl Receiver {
@@ -323,16 +345,23 @@ struct World {
     /// Seqs that the second target does not want, and seqs that nobody has.
     unwanted: u64,
     missing: u64,
+    /// By seq; `None` if nobody has it.
+    levels: Vec<Option<u8>>,
 }
 
 impl World {
     fn new(store_bytes: usize) -> Self {
+        Self::keeping(store_bytes, None)
+    }
+
+    fn keeping(store_bytes: usize, checkpoints: Option<&Checkpoints>) -> Self {
         let pace = Pace { per_second: 1000, burst: 7 };
         let targets = vec![settings(7, None), settings(4, Some(pace))];
-        let (pump, control) = pump(targets, store_bytes);
+        let (pump, control) = pump_keeping(Begin::at(0), targets, store_bytes, checkpoints);
         let receivers = Default::default();
         let sockets = Default::default();
-        Self { pump, control, sockets, receivers, now_ns: 1, unwanted: 0, missing: 0 }
+        let levels = Vec::new();
+        Self { pump, control, sockets, receivers, now_ns: 1, unwanted: 0, missing: 0, levels }
     }
 
     fn act(&mut self, op: &Op) {
@@ -340,14 +369,17 @@ impl World {
         match op {
             Op::Record { len_bytes, level } => {
                 self.unwanted += u64::from(*level > 4);
+                self.levels.push(Some(*level));
                 self.pump.store_record(*len_bytes, *level);
             }
             Op::Storm(count) => {
                 (0..*count).for_each(|_| self.pump.store_record(1000, 3));
+                self.levels.extend(std::iter::repeat_n(Some(3), *count));
             }
             Op::Missing(count) => {
                 let next_seq = self.pump.store.next_seq();
                 self.missing += count;
+                self.levels.extend(std::iter::repeat_n(None, *count as usize));
                 self.pump.store.missing(next_seq, *count, MissingReason::NotCaptured);
             }
             Op::Deliver => {
@@ -395,10 +427,12 @@ impl World {
                 }
             }
             for (tag, payload) in handle.take_sent() {
+                let receiver = &mut self.receivers[tag::Datagram::from(tag).target];
                 if payload.starts_with(NOTICE) {
-                    continue;
+                    receiver.told.push(gaps::told(&payload));
+                } else {
+                    receiver.take(&parse(&payload));
                 }
-                self.receivers[tag::Datagram::from(tag).target].take(&parse(&payload));
             }
         }
         for (target, receiver) in self.receivers.iter().enumerate() {
