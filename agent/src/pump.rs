@@ -67,6 +67,8 @@ const BLOCKED_NAP_MAX_NS: u64 = LOOK_NS;
 const STORM_SEQS: u64 = 64;
 /// Length of that nap.
 const STORM_NAP_NS: u64 = 250_000;
+/// How often the depths of the queues are shown.
+const DEPTHS_NS: u64 = 10_000_000;
 /// A pump that was told to stop ends after this long without anything to send.
 const STOP_IDLE_NS: u64 = 60_000_000;
 
@@ -90,6 +92,8 @@ pub struct Pump {
     stats: Arc<PumpStats>,
     suspended: Suspended,
     patience: Patience,
+    /// When the depths of the queues were last shown.
+    depths_at_ns: u64,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
@@ -126,6 +130,7 @@ impl Pump {
             unnamed: Unnamed::new(unnamed),
             suspended: Suspended::of_this_host(),
             patience: Patience::default(),
+            depths_at_ns: 0,
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
@@ -160,6 +165,7 @@ impl Pump {
             let moved = self.flush_and_reap(now);
             self.make_room(now);
             self.publish();
+            self.show_depths(now);
             if self.is_done(now, progress.settled) {
                 return;
             }
@@ -367,6 +373,22 @@ impl Pump {
             target.publish(&self.store);
         }
         self.stats.set_counts(&self.sequencer.counts());
+    }
+}
+
+impl Pump {
+    /// Shows how full the queues are. Looking at the ring costs the printing CPU a cache line and
+    /// looking at the store takes microseconds, so not in every round.
+    fn show_depths(&mut self, now: u64) {
+        if now < self.depths_at_ns + DEPTHS_NS {
+            return;
+        }
+        self.depths_at_ns = now;
+        let ring_bytes = self.ring.as_ref().map_or(0, MappedRing::used_bytes);
+        self.stats.ring_used_bytes.store(ring_bytes, Ordering::Relaxed);
+        let needed_bytes = self.store.needed_bytes() as u64;
+        self.stats.store_needed_bytes.store(needed_bytes, Ordering::Relaxed);
+        self.stats.kmsg_waiting.store(self.kmsg.slots() as u64, Ordering::Relaxed);
     }
 }
 

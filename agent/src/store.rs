@@ -157,6 +157,13 @@ impl Store {
         self.pool.keep_from(needed_seq);
     }
 
+    /// Bytes that hold what some target needed when the last round was over, to within a segment
+    /// per class. It looks at every segment.
+    #[must_use]
+    pub fn needed_bytes(&self) -> usize {
+        self.pool.needed_bytes()
+    }
+
     /// What the cursor points at; `None` if it has read everything.
     #[must_use]
     pub fn get(&self, cursor: &mut Cursor) -> Option<Entry<'_>> {

@@ -67,6 +67,12 @@ impl ControlView<'_> {
             config_generation,
             config_good: config_error.is_none(),
             store_bytes: self.store_bytes,
+            depths: [
+                &self.pump_stats.store_needed_bytes,
+                &self.pump_stats.ring_used_bytes,
+                &self.pump_stats.kmsg_waiting,
+            ]
+            .map(|depth| depth.load(Ordering::Relaxed)),
             capture,
             programs: self.probes.map(Probes::runs).unwrap_or_default(),
             refused,

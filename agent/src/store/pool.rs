@@ -143,6 +143,20 @@ impl Pool {
         self.needed_seq = needed_seq;
     }
 
+    /// Bytes of the segments in which there is something that somebody needs.
+    pub(super) fn needed_bytes(&self) -> usize {
+        let mut bytes = 0;
+        for queue in &self.queues {
+            let mut index = queue.head;
+            while let Some(segment) = self.segments.get(index as usize) {
+                let is_needed = segment.end_seq > self.needed_seq;
+                bytes += if is_needed { segment.len_bytes as usize } else { 0 };
+                index = segment.next;
+            }
+        }
+        bytes
+    }
+
     /// Whether what comes in so many rounds finds room in what is free, or needed by nobody.
     pub(super) fn has_room(&mut self, rounds: usize) -> bool {
         let wanted = rounds * self.reserve;

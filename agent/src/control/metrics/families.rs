@@ -170,6 +170,30 @@ pub static FAMILIES: &[Family] = &[
         })
     },
     Family {
+        unit: Some(BaseUnit::Bytes),
+        ..of_agent(
+            "store_used",
+            Kind::Gauge,
+            "Bytes of the record store with what some target has still to send.",
+            |scrape, to| to.gauge(&[], scrape.depths[0]),
+        )
+    },
+    Family {
+        unit: Some(BaseUnit::Bytes),
+        ..of_agent(
+            "capture_ring_used",
+            Kind::Gauge,
+            "Bytes in use of the programs' ring.",
+            |scrape, to| to.gauge(&[], scrape.depths[1]),
+        )
+    },
+    of_agent(
+        "kmsg_queue_records",
+        Kind::Gauge,
+        "Records from /dev/kmsg that wait for the pump.",
+        |scrape, to| to.gauge(&[], scrape.depths[2]),
+    ),
+    Family {
         labels: &["source", "hook"],
         ..of_agent("capture_source", Kind::Info, "The source of records in use.", |scrape, to| {
             let hook = scrape.capture.hook.as_deref().unwrap_or("none");

@@ -37,6 +37,7 @@ fn scrape() -> Scrape {
         config_generation: 1,
         config_good: true,
         store_bytes: 1 << 24,
+        depths: [4096, 512, 7],
         capture: CaptureStatus { source: "tracepoint".to_owned(), ..CaptureStatus::default() },
         programs: vec![ProgramRuns {
             name: "printk_tp_btf",

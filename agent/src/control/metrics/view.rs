@@ -42,6 +42,9 @@ pub struct Scrape {
     pub config_good: bool,
     /// Size of the record store.
     pub store_bytes: usize,
+    /// How full the queues are: bytes of the record store with what some target needs, bytes of the
+    /// programs' ring, and records from `/dev/kmsg`.
+    pub depths: [u64; 3],
     /// The source.
     pub capture: CaptureStatus,
     /// What the programs cost.

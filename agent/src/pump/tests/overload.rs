@@ -214,3 +214,27 @@ fn a_replay_waits_neither_for_a_target_that_cannot_send_nor_for_ever() {
     assert!((30_000..31_000).contains(&took_ms), "{took_ms} ms");
     assert_eq!(control.ledger(0).sent, REPLAYED);
 }
+
+#[test]
+fn the_depths_of_the_queues_are_shown() {
+    let (mut pump, mut control) = pump(vec![settings(7, None)], 1 << 20);
+    let shown = |control: &Control| {
+        let stats = &control.stats;
+        let [store, kmsg] = [&stats.store_needed_bytes, &stats.kmsg_waiting];
+        [store, kmsg].map(|depth| depth.load(Ordering::Relaxed))
+    };
+    (0..400).for_each(|_| pump.store_record(60, 6));
+    pump.round(1);
+    (0..5).for_each(|seq| control.say(seq));
+    pump.show_depths(DEPTHS_NS);
+    let [store_bytes, kmsg] = shown(&control);
+    assert!((400 * 60..400 * 400).contains(&store_bytes), "{store_bytes}");
+    assert_eq!(kmsg, 5);
+    control.install(0, 1000);
+    control.bind(0, 0);
+    (2..5).for_each(|now_ns| pump.round(now_ns));
+    pump.show_depths(DEPTHS_NS + 1);
+    assert_eq!(shown(&control)[0], store_bytes, "not in every round");
+    pump.show_depths(2 * DEPTHS_NS);
+    assert_eq!(shown(&control)[0], 0, "nobody needs it any more");
+}
