@@ -52,6 +52,9 @@ pub enum CheckpointError {
     InUse(PathBuf),
 }
 
+/// tmpfs and ramfs (`include/uapi/linux/magic.h`).
+const MEMORY_FILE_SYSTEMS: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where the checkpoints of this boot are.
@@ -80,6 +83,15 @@ impl Checkpoints {
         fs::create_dir_all(&folder)
             .map_err(|source| failed("make the folder of", &folder, source))?;
         Ok(Self { folder, boot_id })
+    }
+
+    /// Whether they are in memory. On a disk's file system a store may wait for the disk: when the
+    /// page is being written back, or too many of the system's pages are to be.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn are_in_memory(&self) -> io::Result<bool> {
+        is_in_memory(&self.folder)
     }
 
     /// The checkpoint of a target, for this agent alone, and the number in it if an earlier run
@@ -167,6 +179,11 @@ impl Checkpoints {
     }
 }
 
+fn is_in_memory(path: &Path) -> io::Result<bool> {
+    // Of 32 bits, which some architectures sign-extend.
+    Ok(MEMORY_FILE_SYSTEMS.contains(&(rustix::fs::statfs(path)?.f_type as u32)))
+}
+
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> CheckpointError {
     CheckpointError::File { operation, path: path.to_owned(), source }
 }
@@ -245,6 +262,12 @@ mod tests {
         checkpoint.store(9);
         drop((checkpoint, again));
         assert_eq!(boot.of("fleet").unwrap().1, Some(8));
+    }
+
+    #[test]
+    fn a_folder_in_memory_is_known() {
+        assert!(is_in_memory(Path::new("/dev/shm")).unwrap());
+        assert!(!is_in_memory(Path::new("/proc")).unwrap());
     }
 
     #[test]

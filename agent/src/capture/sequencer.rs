@@ -221,14 +221,14 @@ impl Sequencer {
         let hurries = ring.is_filling() || kmsg_left > QUEUE_RECORDS / 2;
         let mut progress = Progress::default();
         let mut entries = 0;
-        let mut pause_at = ROUND_ENTRIES;
         // What was logged before the start can wait where it is.
         let has_room = !self.is_replaying() || sink.has_room(1);
-        while has_room {
+        let mut pause_at = if has_room { ROUND_ENTRIES } else { 0 };
+        loop {
             if entries >= pause_at {
                 // More room than is needed: the targets have a start when things begin to go.
                 if !hurries || !sink.has_room(2) {
-                    progress.more = true;
+                    progress.more = has_room;
                     break;
                 }
                 pause_at += ROUND_ENTRIES;

@@ -129,6 +129,12 @@ impl Agent {
         let checkpoints = checkpoints
             .inspect_err(|error| tracing::warn!(%error, "No target has a checkpoint."))
             .ok();
+        if let Some(Ok(false)) = checkpoints.as_ref().map(Checkpoints::are_in_memory) {
+            tracing::warn!(
+                runtime_dir = %config.agent.runtime_dir.display(),
+                "The checkpoints are on a disk, for which sending may have to wait; `runtime_dir` should be in memory, as /run is."
+            );
+        }
         let opened = |target: &config::Target| open_checkpoint(checkpoints.as_ref(), &target.name);
         let (kept, ended_at): (Vec<_>, Vec<_>) = config.targets.iter().map(opened).unzip();
         let Capture {
