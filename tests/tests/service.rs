@@ -760,7 +760,7 @@ impl Drop for Bare {
     }
 }
 
-/// A terminal in the place of `/dev/kmsg`, which fails when its other end is closed: then no more
+/// A terminal in the place of `/dev/kmsg`, which ends when its other end is closed: then no more
 /// records come, but those that came are sent, and the account is told.
 #[test]
 fn an_agent_that_loses_dev_kmsg_sends_what_it_has_and_tells_its_account() {

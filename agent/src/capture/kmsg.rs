@@ -62,6 +62,9 @@ pub enum KmsgError {
     /// It cannot be read.
     #[error("cannot read {PATH}: {0}")]
     Read(Errno),
+    /// There is an end of it, which the kernel's log has not.
+    #[error("{PATH} has ended: it is not the kernel's log (is something else mounted there?)")]
+    Ended,
     /// The thread cannot wait for it.
     #[error("cannot wait for {PATH}: {0}")]
     Wait(#[from] io::Error),
@@ -131,9 +134,10 @@ impl KmsgReader {
     /// Reads one record.
     ///
     /// # Errors
-    /// [`KmsgError::Read`] for what will not pass by itself.
+    /// [`KmsgError::Read`] for what will not pass by itself, [`KmsgError::Ended`].
     pub fn read(&mut self) -> Result<Read, KmsgError> {
         match rustix::io::read(&self.fd, &mut self.line[..]) {
+            Ok(0) => Err(KmsgError::Ended),
             Ok(len_bytes) => {
                 let line = &self.line[..len_bytes];
                 let parsed = parse_record(line, self.record_limit_bytes, &mut self.unescaped[..]);
