@@ -52,6 +52,9 @@ pub enum CheckpointError {
     InUse(PathBuf),
 }
 
+/// tmpfs and ramfs (`include/uapi/linux/magic.h`).
+const MEMORY_FILE_SYSTEMS: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where the checkpoints of this boot are.
@@ -80,6 +83,15 @@ impl Checkpoints {
         fs::create_dir_all(&folder)
             .map_err(|source| failed("make the folder of", &folder, source))?;
         Ok(Self { folder, boot_id })
+    }
+
+    /// Whether they are in memory. On a disk's file system a store may wait for the disk: when the
+    /// page is being written back, or too many of the system's pages are to be.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn are_in_memory(&self) -> io::Result<bool> {
+        is_in_memory(&self.folder)
     }
 
     /// The checkpoint of a target, for this agent alone, and the number in it if an earlier run
@@ -111,13 +123,11 @@ impl Checkpoints {
             _ => {
                 // The lock of the old file is held until the new one has its name.
                 let new = self.folder.join(format!("{target}.seq~"));
-                let mut file = options
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&new)
-                    .map_err(fail("make"))?;
+                let mut file = options.create(true).mode(0o600).open(&new).map_err(fail("make"))?;
+                // Another agent that starts now may have mapped it already: nothing is cut before
+                // it is ours.
                 lock(&file, &path)?;
+                file.set_len(0).map_err(fail("empty"))?;
                 file.write_all(&self.bytes(u64::MAX)).map_err(fail("write"))?;
                 fs::rename(&new, &path).map_err(fail("name"))?;
                 file
@@ -142,6 +152,12 @@ impl Checkpoints {
         }
     }
 
+    /// The number as the next run would find it, while somebody uses it.
+    #[cfg(test)]
+    pub(crate) fn peek(&self, target: &str) -> Option<u64> {
+        self.seq_in(&fs::read(self.path(target)).ok()?)
+    }
+
     fn path(&self, target: &str) -> PathBuf {
         self.folder.join(format!("{target}.seq"))
     }
@@ -161,6 +177,11 @@ impl Checkpoints {
         bytes[SEQ_AT_BYTES..].copy_from_slice(&seq.to_ne_bytes());
         bytes
     }
+}
+
+fn is_in_memory(path: &Path) -> io::Result<bool> {
+    // Of 32 bits, which some architectures sign-extend.
+    Ok(MEMORY_FILE_SYSTEMS.contains(&(rustix::fs::statfs(path)?.f_type as u32)))
 }
 
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> CheckpointError {
@@ -240,6 +261,33 @@ mod tests {
         again.store(8);
         checkpoint.store(9);
         drop((checkpoint, again));
+        assert_eq!(boot.of("fleet").unwrap().1, Some(8));
+    }
+
+    #[test]
+    fn a_folder_in_memory_is_known() {
+        assert!(is_in_memory(Path::new("/dev/shm")).unwrap());
+        assert!(!is_in_memory(Path::new("/proc")).unwrap());
+    }
+
+    #[test]
+    fn what_another_agent_is_making_is_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let boot = Checkpoints::of_boot(folder.path(), BOOT).unwrap();
+        let new = folder.path().join(FOLDER).join("fleet.seq~");
+        // The other one has made and locked it, and is about to give it its name.
+        fs::write(&new, boot.bytes(7)).unwrap();
+        let other = File::open(&new).unwrap();
+        other.try_lock().unwrap();
+        assert!(matches!(boot.of("fleet"), Err(CheckpointError::InUse(_))));
+        assert_eq!(fs::read(&new).unwrap(), boot.bytes(7));
+        // It was killed in the middle of that.
+        drop(other);
+        fs::write(&new, [9; 2 * LEN_BYTES]).unwrap();
+        let (checkpoint, known) = boot.of("fleet").unwrap();
+        assert_eq!(known, None);
+        checkpoint.store(8);
+        drop(checkpoint);
         assert_eq!(boot.of("fleet").unwrap().1, Some(8));
     }
 

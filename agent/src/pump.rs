@@ -13,6 +13,7 @@ mod gap;
 mod last_words;
 pub mod message;
 mod parts;
+mod patience;
 pub mod recall;
 mod tag;
 pub mod tap;
@@ -30,6 +31,7 @@ use self::tap::Tap;
 pub use self::target::PumpTarget;
 use self::{
     deliver::Unnamed,
+    patience::Patience,
     target::{Stop, settle},
 };
 use crate::{
@@ -37,7 +39,7 @@ use crate::{
         bpf::MappedRing,
         kmsg::Backfill,
         kmsg_record::KmsgRecord,
-        sequencer::{Progress, ROUND_ENTRIES, RecordRing as _, Sequencer},
+        sequencer::{Progress, ROUND_ENTRIES, RecordRing as _, Sequencer, Sink as _},
         wait::{Waiter, now_ns, want_precise_naps},
     },
     clock::{self, Suspended},
@@ -70,6 +72,8 @@ const BLOCKED_NAP_MAX_NS: u64 = LOOK_NS;
 const STORM_SEQS: u64 = 64;
 /// Length of that nap.
 const STORM_NAP_NS: u64 = 250_000;
+/// How often the depths of the queues are shown.
+const DEPTHS_NS: u64 = 10_000_000;
 /// A pump that was told to stop ends after this long without anything to send.
 const STOP_IDLE_NS: u64 = 60_000_000;
 
@@ -92,6 +96,9 @@ pub struct Pump {
     unnamed: Unnamed,
     stats: Arc<PumpStats>,
     suspended: Suspended,
+    patience: Patience,
+    /// When the depths of the queues were last shown.
+    depths_at_ns: u64,
     stop_at_ns: Option<u64>,
     idle_since_ns: Option<u64>,
     blocked_nap_ns: u64,
@@ -130,6 +137,8 @@ impl Pump {
             cgroups: Cache::new(cgroups),
             unnamed: Unnamed::new(unnamed),
             suspended: Suspended::of_this_host(),
+            patience: Patience::default(),
+            depths_at_ns: 0,
             stop_at_ns: None,
             idle_since_ns: None,
             blocked_nap_ns: BLOCKED_NAP_FIRST_NS,
@@ -160,6 +169,7 @@ impl Pump {
             self.stats.rounds.fetch_add(1, Ordering::Relaxed);
             self.suspended.look(now, clock::boot_ns());
             self.obey(now);
+            self.sequencer.kmsg_is_at(self.backfill.wanted.at_seq(), now);
             self.report.round(now);
             let text = self.last_words.as_mut().and_then(LastWordsParts::wanted_text);
             let live_seq = self.sequencer.live_seq();
@@ -171,8 +181,9 @@ impl Pump {
             }
             let sent = self.deliver(now);
             let moved = self.flush_and_reap(now);
-            self.make_room();
+            self.make_room(now);
             self.publish();
+            self.show_depths(now);
             if self.is_done(now, progress.settled) {
                 return;
             }
@@ -347,11 +358,21 @@ impl Pump {
         moved
     }
 
-    /// Makes room in the store for the next round.
-    fn make_room(&mut self) {
-        let needed = self.targets.iter().flatten().map(|target| target.needed_seq());
-        let needed_seq = needed.fold(self.store.next_seq(), u64::min);
-        self.store.round_over(needed_seq);
+    /// Makes room in the store for the next round, unless that is one of a replay which can wait.
+    fn make_room(&mut self, now: u64) {
+        let Self { targets, store, sequencer, ring, patience, .. } = self;
+        let needed = targets.iter().flatten().map(|target| target.needed_seq());
+        let needed_seq = needed.fold(store.next_seq(), u64::min);
+        store.keep_from(needed_seq);
+        let sending = targets.iter_mut().flatten().filter(|target| target.stop() != Stop::Done);
+        let waits = sequencer.is_replaying()
+            // What is logged now would be lost for it.
+            && !ring.is_filling()
+            && !store.has_room(1)
+            && patience.waits(now, sending.map(|target| target.moved_ns(now)));
+        if !waits {
+            store.round_over(needed_seq);
+        }
     }
 
     /// Whether the pump was told to stop and has nothing left to send.
@@ -379,6 +400,22 @@ impl Pump {
         }
         self.stats.set_counts(&self.sequencer.counts());
         self.publish_progress();
+    }
+}
+
+impl Pump {
+    /// Shows how full the queues are. Looking at the ring costs the printing CPU a cache line and
+    /// looking at the store takes microseconds, so not in every round.
+    fn show_depths(&mut self, now: u64) {
+        if now < self.depths_at_ns + DEPTHS_NS {
+            return;
+        }
+        self.depths_at_ns = now;
+        let ring_bytes = self.ring.as_ref().map_or(0, MappedRing::used_bytes);
+        self.stats.ring_used_bytes.store(ring_bytes, Ordering::Relaxed);
+        let needed_bytes = self.store.needed_bytes() as u64;
+        self.stats.store_needed_bytes.store(needed_bytes, Ordering::Relaxed);
+        self.stats.kmsg_waiting.store(self.kmsg.slots() as u64, Ordering::Relaxed);
     }
 }
 

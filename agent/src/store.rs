@@ -151,6 +151,19 @@ impl Store {
         self.pool.round_over(needed_seq);
     }
 
+    /// All have done with the seqs before `needed_seq`, but nothing else is to be given up: there
+    /// may be no room for the next round ([`Sink::has_room`]).
+    pub fn keep_from(&mut self, needed_seq: u64) {
+        self.pool.keep_from(needed_seq);
+    }
+
+    /// Bytes that hold what some target needed when the last round was over, to within a segment
+    /// per class. It looks at every segment.
+    #[must_use]
+    pub fn needed_bytes(&self) -> usize {
+        self.pool.needed_bytes()
+    }
+
     /// What the cursor points at; `None` if it has read everything.
     #[must_use]
     pub fn get(&self, cursor: &mut Cursor) -> Option<Entry<'_>> {
@@ -232,6 +245,10 @@ impl Sink for Store {
         self.next_seq = first_seq + count;
         let to = self.pool.append(MOST_SEVERE, entry::HEAD_BYTES, first_seq, self.next_seq);
         entry::write_missing(to, MOST_SEVERE as u8, first_seq, count, reason);
+    }
+
+    fn has_room(&mut self, rounds: usize) -> bool {
+        self.pool.has_room(rounds)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -74,6 +74,18 @@ impl Agent {
     ) -> Self {
         let prefix = resolving_with(resolv_conf);
         Self::launch(namespace, "", targets, active, &[], &prefix)
+    }
+
+    /// The same, by a command that is put before the agent's, such as one that mounts something.
+    #[must_use]
+    pub fn start_by(
+        namespace: &Namespace,
+        agent_table: &str,
+        targets: &str,
+        active: usize,
+        prefix: &[String],
+    ) -> Self {
+        Self::launch(namespace, agent_table, targets, active, &[], prefix)
     }
 
     /// The same, with another level of the log, such as `debug`.
@@ -292,6 +304,17 @@ impl Agent {
     /// If it does not end with code 0 within five seconds.
     pub fn end(&mut self) {
         self.signal(Signal::TERM);
+        let end = self.ended();
+        let log = self.log();
+        assert!(end.success(), "it ended with {end}:\n{log}");
+        assert!(!log.contains("NOT BALANCE"), "{log}");
+    }
+
+    /// Waits until it has ended, by itself or told to.
+    ///
+    /// # Panics
+    /// If it does not end within five seconds.
+    pub fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();
         let end = loop {
             if let Some(end) = self.child.try_wait().expect("the agent's state") {
@@ -303,7 +326,7 @@ impl Agent {
         if let Some(thread) = self.log_thread.take() {
             thread.join().expect("the log's reader");
         }
-        assert!(end.success(), "it ended with {end}:\n{}", self.log());
+        end
     }
 }
 

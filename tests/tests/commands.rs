@@ -254,7 +254,7 @@ fn status() -> String {
         "capture": {
             "source": "kmsg", "hook": null, "reason": "why", "netdev_events": "by", "first_seq": 0,
             "captured": 0, "ring_full": 0, "read_errors": 0, "recursion_misses": 0, "kmsg_read": 0,
-            "kmsg_overwritten": 0, "kmsg_failed": null, "approximated": 0, "backfilled": 0,
+            "kmsg_overwritten": 0, "approximated": 0, "backfilled": 0,
             "malformed": 0, "mismatched": 0, "wakeups": 0,
         },
     }))

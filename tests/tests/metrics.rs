@@ -200,6 +200,17 @@ fn an_outage_is_in_the_histogram() {
     agent.wait(PATIENCE, is("disabled"));
     agent.command(&["target", "enable", "peer"]);
     agent.wait(PATIENCE, is("active"));
+    // Nor is another way, which an operator asks for.
+    agent.rewrite(&TARGETS.replace("192.0.2.2:6666", "192.0.2.2:6667"));
+    agent.command(&["reload"]);
+    let moved = |status: &Status| {
+        let changed = |text: &str| text.contains("its settings were changed");
+        let peer = status.targets.iter().find(|target| target.name == "peer");
+        peer.is_some_and(|peer| peer.state == "active")
+            && status.config_generation == 2
+            && changed(&format!("{peer:?}"))
+    };
+    agent.wait(PATIENCE, moved);
     assert_eq!(series("count"), 1.0);
 }
 
@@ -324,6 +335,30 @@ fn an_address_that_is_taken_costs_the_metrics_and_nothing_else() {
     let text = agent.command(&["status"]);
     assert!(text.contains("metrics NOT SERVED: cannot listen on 127.0.0.1:9774"), "{text}");
     assert!(agent.stop().contains("Metrics are not served"));
+}
+
+/// A path that the agent could not bind is not its own, and at its end it removes nothing there.
+#[test]
+fn a_path_that_is_taken_is_left_as_it_was() {
+    if !root_or_skip("a_path_that_is_taken_is_left_as_it_was") {
+        return;
+    }
+    let pair = Pair::new();
+    let _peer = Peer::start(&pair.right, 6666);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("somebody.conf");
+    std::fs::write(&file, "precious").expect("write");
+    let socket = folder.path().join("others.sock");
+    let _others = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
+    for (path, why) in [(&file, "is no socket"), (&socket, "another agent answers")] {
+        let table = format!("capture = \"kmsg\"\nmetrics = \"unix:{}\"", path.display());
+        let agent = Agent::start(&pair.left, &table, TARGETS, 1);
+        let text = agent.command(&["status"]);
+        assert!(text.contains("metrics NOT SERVED") && text.contains(why), "{text}");
+        let _ = agent.stop();
+    }
+    assert_eq!(std::fs::read(&file).expect("the file"), b"precious");
+    UnixStream::connect(&socket).expect("the other one's socket is still there");
 }
 
 /// Runs `check` on a configuration.

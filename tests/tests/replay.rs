@@ -166,8 +166,11 @@ fn a_restart_in_order_neither_loses_nor_doubles() {
             }
             let last = mark();
             agent.wait(Duration::from_secs(5), |status| is_past(status, last));
-            let log = agent.stop();
-            assert!(!log.contains("lost=1"), "{log}");
+            let status = agent.status();
+            let _ = agent.stop();
+            let target = &status.targets[0];
+            // Of this run, which began long after the kernel's buffer was last full.
+            assert_eq!(target.account.lost.values().sum::<u64>(), 0, "{}", status.to_text());
             last
         });
         peer.settle(QUIET);

@@ -29,6 +29,7 @@ use netconsole_agent::{
 use rustix::{
     net::sockopt::set_socket_recv_buffer_size_force,
     process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     system::uname,
 };
 
@@ -757,6 +758,47 @@ impl Drop for Bare {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A terminal in the place of `/dev/kmsg`, which ends when its other end is closed: then no more
+/// records come, but those that came are sent, and the account is told.
+#[test]
+fn an_agent_that_loses_dev_kmsg_sends_what_it_has_and_tells_its_account() {
+    if !ready("an_agent_that_loses_dev_kmsg_sends_what_it_has_and_tells_its_account") {
+        return;
+    }
+    let pair = Pair::new();
+    let peer = Peer::start(&pair.right, 6666);
+    // Some more than go out at once at this pace.
+    const COUNT: u64 = 330;
+    let other_end =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&other_end).and_then(|()| unlockpt(&other_end)).expect("a terminal");
+    let terminal = ptsname(&other_end, Vec::new()).expect("its name");
+    let mount = "stty -echo < \"$0\" && mount --bind \"$0\" /dev/kmsg && exec \"$@\"";
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount];
+    let words = words.into_iter().chain([terminal.to_str().expect("UTF-8")]);
+    let prefix: Vec<String> = words.map(str::to_owned).collect();
+    let table = "capture = \"kmsg\"\nreplay = \"none\"";
+    let targets =
+        "[target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"udp\"\npace = \"100/s\"\n";
+    let mut agent = Agent::start_by(&pair.left, table, targets, 1, &prefix);
+    for seq in 0..COUNT {
+        let line = format!("6,{seq},{seq},-;told {seq}.\n");
+        rustix::io::write(&other_end, line.as_bytes()).expect("write");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let before = agent.wait(PATIENCE, |status| status.targets[0].account.next_seq == COUNT);
+    assert!(before.targets[0].account.queued > 0, "{}", before.to_text());
+    drop(other_end);
+    let end = agent.ended();
+    let log = agent.log();
+    assert_eq!(end.code(), Some(1), "{log}");
+    assert!(log.contains("the /dev/kmsg thread has ended by itself"), "{log}");
+    let [seen, sent, ..] = final_account(&log, "peer");
+    assert_eq!((seen, sent), (COUNT, COUNT), "{log}");
+    peer.settle(QUIET);
+    assert_eq!(numbers("told", &peer.finish()).len() as u64, COUNT);
 }
 
 #[test]

@@ -49,8 +49,9 @@ const FIRST_LOOK_NS: u64 = 40_000;
 const LOOK_FACTOR: u64 = 4;
 /// The slowest look.
 const IDLE_LOOK_NS: u64 = 100_000_000;
-/// How long a thread sleeps that has nothing to read, unless it is woken.
-const REST_NS: u64 = 1_000_000_000;
+/// How long a thread sleeps that has nothing to read, unless it is woken. Its turns are its sign of
+/// life: it must be well below half of any useful time of a watchdog.
+const REST_NS: u64 = 250_000_000;
 
 /// Why `/dev/kmsg` cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,9 @@ pub enum KmsgError {
     /// It cannot be read.
     #[error("cannot read {PATH}: {0}")]
     Read(Errno),
+    /// There is an end of it, which the kernel's log has not.
+    #[error("{PATH} has ended: it is not the kernel's log (is something else mounted there?)")]
+    Ended,
     /// The thread cannot wait for it.
     #[error("cannot wait for {PATH}: {0}")]
     Wait(#[from] io::Error),
@@ -108,14 +112,17 @@ impl KmsgReader {
     /// [`KmsgError::Open`], with the remedy.
     pub fn open() -> Result<Self, KmsgError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = open(PATH, flags, Mode::empty()).map_err(KmsgError::Open)?;
-        Ok(Self {
+        Ok(Self::of(open(PATH, flags, Mode::empty()).map_err(KmsgError::Open)?))
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        Self {
             fd,
             line: Box::new([0; LINE_MAX_BYTES]),
             unescaped: Box::new([0; LINE_MAX_BYTES]),
             record_limit_bytes: record_limit_bytes(rustix::system::uname().release().to_bytes()),
             record: Box::default(),
-        })
+        }
     }
 
     /// The record of the last read.
@@ -127,9 +134,10 @@ impl KmsgReader {
     /// Reads one record.
     ///
     /// # Errors
-    /// [`KmsgError::Read`] for what will not pass by itself.
+    /// [`KmsgError::Read`] for what will not pass by itself, [`KmsgError::Ended`].
     pub fn read(&mut self) -> Result<Read, KmsgError> {
         match rustix::io::read(&self.fd, &mut self.line[..]) {
+            Ok(0) => Err(KmsgError::Ended),
             Ok(len_bytes) => {
                 let line = &self.line[..len_bytes];
                 let parsed = parse_record(line, self.record_limit_bytes, &mut self.unescaped[..]);
@@ -191,13 +199,15 @@ pub struct Skipped {
     pub shows_caller: bool,
 }
 
-/// What the thread is to read: everything, or only what the pump asks for.
+/// What the thread is to read: everything, or only what the pump asks for; and how far it is.
 #[derive(Debug)]
 pub struct Wanted {
     /// Nothing before this seq is passed on.
     from_seq: AtomicU64,
     /// It is read until a record with at least this seq was passed on.
     until_seq: AtomicU64,
+    /// What the thread reads next, at least.
+    at_seq: AtomicU64,
 }
 
 impl Wanted {
@@ -211,7 +221,11 @@ impl Wanted {
     /// `until_seq`.
     #[must_use]
     pub fn until(from_seq: u64, until_seq: u64) -> Self {
-        Self { from_seq: AtomicU64::new(from_seq), until_seq: AtomicU64::new(until_seq) }
+        Self {
+            from_seq: AtomicU64::new(from_seq),
+            until_seq: AtomicU64::new(until_seq),
+            at_seq: AtomicU64::new(0),
+        }
     }
 
     /// The pump misses these; to be followed by a wake. True if that is news.
@@ -222,6 +236,19 @@ impl Wanted {
         self.from_seq.store(missing.start, Ordering::Relaxed);
         self.until_seq.store(missing.end, Ordering::Release);
         true
+    }
+}
+
+impl Wanted {
+    /// The next seq that the thread will read, at least; what it passed on of those before is in
+    /// the queue.
+    #[must_use]
+    pub fn at_seq(&self) -> u64 {
+        self.at_seq.load(Ordering::Acquire)
+    }
+
+    fn is_at(&self, seq: u64) {
+        self.at_seq.store(seq, Ordering::Release);
     }
 }
 
@@ -254,8 +281,6 @@ pub struct KmsgStats {
     pub malformed: AtomicU64,
     /// Waits that ended.
     pub wakeups: AtomicU64,
-    /// The device failed; an errno, or 0.
-    pub failed_errno: AtomicU64,
 }
 
 /// What the thread is made of.
@@ -313,7 +338,7 @@ impl KmsgThread {
             let mut found = false;
             let rang = waiter.sleep(look_ns, || {
                 // The programs ring only a sleeper; what was committed before the
-                // sleep was announced shows up in one more read.
+                // sleep was announced shows up in one more read. An error shows up in the next.
                 found = by_doorbell && matches!(self.read_batch(), Ok(1..));
                 found || self.stop.load(Ordering::Acquire)
             });
@@ -339,29 +364,24 @@ impl KmsgThread {
     fn read_batch(&mut self) -> Result<usize, KmsgError> {
         let mut count = 0;
         while self.queue.slots() > 0 && self.is_wanted() {
-            match self.reader.read() {
-                Ok(Read::Record) => {
+            match self.reader.read()? {
+                Read::Record => {
                     self.next_seq = self.reader.record().seq + 1;
                     if self.next_seq <= self.wanted.from_seq.load(Ordering::Relaxed) {
+                        self.wanted.is_at(self.next_seq);
                         continue;
                     }
                     // Room was checked above, and nobody else writes.
                     let _ = self.queue.push(self.reader.record().clone());
+                    self.wanted.is_at(self.next_seq);
                     count += 1;
                 }
-                Ok(Read::End) => break,
-                Ok(Read::Overwritten) => {
+                Read::End => break,
+                Read::Overwritten => {
                     self.stats.overwritten.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(Read::Malformed) => {
+                Read::Malformed => {
                     self.stats.malformed.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    if let KmsgError::Read(errno) = &error {
-                        let errno = errno.raw_os_error() as u64;
-                        self.stats.failed_errno.store(errno, Ordering::Relaxed);
-                    }
-                    return Err(error);
                 }
             }
             // Under load the pump must not wait for the end of a long batch.
@@ -373,3 +393,6 @@ impl KmsgThread {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

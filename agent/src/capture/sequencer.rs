@@ -9,6 +9,7 @@
 //! A ring record is not copied while it waits: it stays in the ring, which gets its
 //! space back when all before it is settled.
 
+mod asking;
 mod join;
 mod record_ring;
 mod window;
@@ -18,7 +19,10 @@ use std::ops::Range;
 use rtrb::Consumer;
 
 pub use self::record_ring::{RecordRing, RingItem};
-use self::window::{ItemKind, Slot, Window};
+use self::{
+    asking::Asking,
+    window::{ItemKind, Slot, Window},
+};
 use super::{kmsg::QUEUE_RECORDS, kmsg_record::KmsgRecord, ring_record::RingRecord};
 use crate::record::{Record, TEXT_MAX_BYTES};
 
@@ -28,17 +32,15 @@ pub const PATIENCE_NS: u64 = 100_000_000;
 /// later seq was seen. A printing CPU may have reopened it just before that and is then
 /// about to commit it again (`prb_reserve_in_last`), with interrupts off.
 const REOPEN_GRACE_NS: u64 = 2_000_000;
-/// How long a gap of the commit source is waited for once `/dev/kmsg` was asked, if the ring is so
-/// full that waiting longer would cost more than it saves.
-const CROWDED_PATIENCE_NS: u64 = 10_000_000;
 /// Descriptor ids have 62 bits (`DESC_ID_MASK`, `printk_ringbuffer.h`).
 const ID_MASK: u64 = (1 << 62) - 1;
 /// Level of a record whose own is not known: the kernel's default for messages
 /// without one (`CONFIG_MESSAGE_LOGLEVEL_DEFAULT`).
 pub const DEFAULT_LEVEL: u8 = 4;
-/// Most entries that one round settles: the targets have their turn before the next ones. Not so
-/// while what comes in fills up ([`RecordRing::is_filling`]): no target may cost the others a
-/// record that is not even in the store.
+/// Most entries that one round settles: the targets have their turn before the next ones. While
+/// what comes in fills up ([`RecordRing::is_filling`]) a round goes on as long as it costs nobody
+/// anything ([`Sink::has_room`]): no target may cost the others a record that is not even in the
+/// store, nor one in the store that it would have read in its turn.
 pub const ROUND_ENTRIES: usize = 128;
 
 /// Why a seq cannot be had.
@@ -56,6 +58,9 @@ pub trait Sink {
     fn record(&mut self, record: &Record<'_>);
     /// Takes note that `count` records from `first_seq` on are lost.
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason);
+    /// Whether the entries of so many rounds ([`ROUND_ENTRIES`] each) find room without anything
+    /// being given up that somebody needs.
+    fn has_room(&mut self, rounds: usize) -> bool;
 }
 
 /// What the ring delivers.
@@ -143,10 +148,7 @@ pub struct Sequencer {
     busy_since_ns: Option<u64>,
     /// Since when the replay is over.
     live_since_ns: Option<u64>,
-    /// Up to which seq `/dev/kmsg` is asked for what the ring has left out, and since when.
-    asked: Option<(Range<u64>, u64)>,
-    /// `/dev/kmsg` did not answer in time: it is not waited for again before it has answered.
-    unanswered: bool,
+    asking: Asking,
     counts: SequencerCounts,
     text: Box<[u8; TEXT_MAX_BYTES]>,
 }
@@ -174,8 +176,7 @@ impl Sequencer {
             clock_offset_ns: 0,
             busy_since_ns: None,
             live_since_ns: None,
-            asked: None,
-            unanswered: false,
+            asking: Asking::default(),
             counts: SequencerCounts::default(),
             text: Box::new([0; TEXT_MAX_BYTES]),
         }
@@ -205,10 +206,22 @@ impl Sequencer {
         self.begin.live_seq
     }
 
+    /// Whether what was logged before the start is not settled yet.
+    #[must_use]
+    pub fn is_replaying(&self) -> bool {
+        self.next_seq < self.begin.live_seq
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn counts(&self) -> SequencerCounts {
         self.counts
+    }
+
+    /// The thread of `/dev/kmsg` will read this seq next, or a later one: it is waited for as long
+    /// as it moves.
+    pub fn kmsg_is_at(&mut self, seq: u64, now_ns: u64) {
+        self.asking.thread_is_at(seq, now_ns);
     }
 
     /// Takes what arrived and settles what can be settled, in order.
@@ -226,16 +239,23 @@ impl Sequencer {
         let hurries = ring.is_filling() || kmsg_left > QUEUE_RECORDS / 2;
         let mut progress = Progress::default();
         let mut entries = 0;
+        // What was logged before the start can wait where it is.
+        let has_room = !self.is_replaying() || sink.has_room(1);
+        let mut pause_at = if has_room { ROUND_ENTRIES } else { 0 };
         loop {
-            if entries >= ROUND_ENTRIES && !hurries {
-                progress.more = true;
-                break;
+            if entries >= pause_at {
+                // More room than is needed: the targets have a start when things begin to go.
+                if !hurries || !sink.has_room(2) {
+                    progress.more = has_room;
+                    break;
+                }
+                pause_at += ROUND_ENTRIES;
             }
             match self.settle_head(now_ns, ring, kmsg, &mut kmsg_left, full, sink) {
                 Step::Settled(count) => {
                     self.next_seq += count;
                     self.busy_since_ns = None;
-                    self.asked.take_if(|(range, _)| range.start < self.next_seq);
+                    self.asking.settled(self.next_seq);
                     progress.settled += count;
                     entries += usize::from(count > 0);
                 }
@@ -246,7 +266,7 @@ impl Sequencer {
             }
         }
         progress.kmsg_waiting = kmsg_left;
-        progress.wanted = self.asked.as_ref().map(|(range, _)| range.clone());
+        progress.wanted = self.asking.wanted();
         self.window.release(self.next_seq, now_ns, ring);
         progress
     }
@@ -293,14 +313,19 @@ impl Sequencer {
         // Only a reference to the queue's front is taken: the record is copied once, by the sink.
         let front_seq =
             if *kmsg_left == 0 { None } else { kmsg.peek().ok().map(|front| front.seq) };
-        self.unanswered &= front_seq.is_none();
+        if front_seq.is_some() {
+            self.asking.is_answered();
+        }
         if front_seq.is_some_and(|seq| seq < head) {
             *kmsg_left -= 1;
             let _ = kmsg.pop_discard();
             return Step::Settled(0);
         }
         let slot = self.window.slot(head);
+        // Its last stage may have found no room in the ring, and /dev/kmsg shows all of it.
+        let may_be_cut = slot.is_some_and(|slot| !slot.is_final) && front_seq == Some(head);
         if let Some(slot) = slot
+            && !may_be_cut
             && let Some(whole) = RingRecord::parse(ring.bytes(slot.item))
             && let Some(mut record) = whole.whole()
         {
@@ -378,7 +403,7 @@ impl Sequencer {
     ) -> Step {
         let head = self.next_seq;
         // What was logged before is sure to come: itself, or a later one if it is gone.
-        if head < self.begin.live_seq {
+        if self.is_replaying() {
             return Step::Wait(None);
         }
         // As long as no later record exists, the head may simply not be finished:
@@ -418,16 +443,10 @@ impl Sequencer {
         if now_ns < known_seen_ns + REOPEN_GRACE_NS {
             return Step::Wait(Some(known_seen_ns + REOPEN_GRACE_NS));
         }
-        let (_, since_ns) = self.asked.get_or_insert((missing.clone(), now_ns));
-        let patience_ns = match (self.unanswered, full) {
-            (true, _) => 0,
-            (_, true) => CROWDED_PATIENCE_NS,
-            _ => PATIENCE_NS,
-        };
-        if now_ns < *since_ns + patience_ns {
-            return Step::Wait(Some(*since_ns + patience_ns));
+        let crowded_until = full.then(|| self.window.newest_seq());
+        if let Some(until_ns) = self.asking.wait_for(&missing, crowded_until, now_ns) {
+            return Step::Wait(Some(until_ns));
         }
-        self.unanswered = true;
         let count = missing.end - missing.start;
         sink.missing(missing.start, count, MissingReason::NotCaptured);
         Step::Settled(count)

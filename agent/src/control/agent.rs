@@ -131,6 +131,12 @@ impl Agent {
         let checkpoints = checkpoints
             .inspect_err(|error| tracing::warn!(%error, "No target has a checkpoint."))
             .ok();
+        if let Some(Ok(false)) = checkpoints.as_ref().map(Checkpoints::are_in_memory) {
+            tracing::warn!(
+                runtime_dir = %config.agent.runtime_dir.display(),
+                "The checkpoints are on a disk, for which sending may have to wait; `runtime_dir` should be in memory, as /run is."
+            );
+        }
         let opened = |target: &config::Target| open_checkpoint(checkpoints.as_ref(), &target.name);
         let (kept, ended_at): (Vec<_>, Vec<_>) = config.targets.iter().map(opened).unzip();
         let Capture {
@@ -286,6 +292,7 @@ impl Agent {
 
         let (asked_pages, mut pages) = mpsc::channel(16);
         let mut metrics_error = None;
+        let metrics_file = self.metrics.iter().flatten().find_map(|metrics| metrics.file());
         match self.metrics.take() {
             Some(Ok(listening)) => drop(tokio::spawn(async move {
                 if let Err(error) = metrics::server::serve(listening, asked_pages).await {
@@ -324,15 +331,15 @@ impl Agent {
         };
         let mut progress = Progress::new(Instant::now());
         let mut watchdog = Watchdog::of_this_service();
-        let turns = || control.turns(self.kmsg_thread.is_finished());
+        let turns = || control.turns();
         // Records are captured and stored from here on, so the service is ready;
         // a target that has to wait for its network must not hold up the boot.
         // Not under systemd: then nobody is to be told.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        loop {
+        let ended = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
                 _ = hang_up.recv() => drop(desk.reload(&mut manager)),
                 Some(asked) = asked.recv() => {
                     if asked.request == Request::Status {
@@ -359,17 +366,20 @@ impl Agent {
             }
             progress.look(Instant::now(), turns());
             if self.pump_thread.is_finished() {
-                return Err(AgentError::ThreadEnded("pump"));
+                break Err(AgentError::ThreadEnded("pump"));
             }
             if manager.last_words().is_some_and(|words| words.has_ended()) {
                 return Err(AgentError::ThreadEnded("understudy"));
             }
             if self.kmsg_thread.is_finished() {
-                return Err(AgentError::ThreadEnded("/dev/kmsg"));
+                break Err(AgentError::ThreadEnded("/dev/kmsg"));
             }
-        }
+        };
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!("Told to stop; sending what is left.");
+        match &ended {
+            Ok(()) => tracing::info!("Told to stop; sending what is left."),
+            Err(error) => tracing::error!(%error, "Sending what is left."),
+        }
         let deadline_ns = now_ns() + DRAIN_PATIENCE.as_nanos() as u64;
         manager.stop_pump(deadline_ns);
         while !self.pump_thread.is_finished() && now_ns() < deadline_ns + 500_000_000 {
@@ -386,8 +396,8 @@ impl Agent {
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);
-        self.config.agent.metrics.iter().for_each(metrics::server::remove);
-        Ok(())
+        metrics_file.into_iter().for_each(|file| drop(std::fs::remove_file(file)));
+        ended
     }
 
     /// The programs' own messages, if there are programs.

@@ -90,8 +90,6 @@ pub struct CaptureStatus {
     pub kmsg_read: u64,
     /// Times the kernel overwrote what `/dev/kmsg` would have shown next.
     pub kmsg_overwritten: u64,
-    /// Set if reading `/dev/kmsg` failed for good.
-    pub kmsg_failed: Option<String>,
     /// Records settled with estimated fields.
     pub approximated: u64,
     /// Records that the programs did not deliver and `/dev/kmsg` did.

@@ -2,7 +2,6 @@
 //! counters and asks others for theirs; it changes nothing.
 
 use std::{
-    io,
     sync::atomic::Ordering,
     time::{Instant, SystemTime},
 };
@@ -37,12 +36,12 @@ pub(super) struct ControlView<'a> {
 
 impl ControlView<'_> {
     /// The turns of the data threads' loops, as they count them.
-    pub(super) fn turns(&self, kmsg_ended: bool) -> Turns {
+    pub(super) fn turns(&self) -> Turns {
         let kmsg = self.kmsg_stats;
         // It counts what it reads, and its waits; a nap is neither, but follows one of them.
         let kmsg = [&kmsg.read, &kmsg.wakeups, &kmsg.overwritten, &kmsg.malformed];
         let kmsg = kmsg.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        [Some(self.pump_stats.rounds.load(Ordering::Relaxed)), (!kmsg_ended).then_some(kmsg)]
+        [self.pump_stats.rounds.load(Ordering::Relaxed), kmsg]
     }
 
     pub(super) fn page(
@@ -68,6 +67,12 @@ impl ControlView<'_> {
             config_generation,
             config_good: config_error.is_none(),
             store_bytes: self.store_bytes,
+            depths: [
+                &self.pump_stats.store_needed_bytes,
+                &self.pump_stats.ring_used_bytes,
+                &self.pump_stats.kmsg_waiting,
+            ]
+            .map(|depth| depth.load(Ordering::Relaxed)),
             capture,
             programs: self.probes.map(Probes::runs).unwrap_or_default(),
             refused,
@@ -79,7 +84,6 @@ impl ControlView<'_> {
     pub(super) fn status(&self, manager: &Manager, desk: &Desk) -> Status {
         let programs = self.probes.map(Probes::counters).unwrap_or_default();
         let (pump, kmsg) = (self.pump_stats, self.kmsg_stats);
-        let errno = kmsg.failed_errno.load(Ordering::Relaxed);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -97,8 +101,6 @@ impl ControlView<'_> {
                 recursion_misses: programs.recursion_misses,
                 kmsg_read: kmsg.read.load(Ordering::Relaxed),
                 kmsg_overwritten: kmsg.overwritten.load(Ordering::Relaxed),
-                kmsg_failed: (errno != 0)
-                    .then(|| io::Error::from_raw_os_error(errno as i32).to_string()),
                 approximated: pump.approximated.load(Ordering::Relaxed),
                 backfilled: pump.backfilled.load(Ordering::Relaxed),
                 replayed: pump.replayed.load(Ordering::Relaxed),

@@ -23,6 +23,12 @@ pub(super) const GAP_NOTICE: u32 = u32::MAX - 1;
 /// Number of every copy of a record that was sent before.
 pub(super) const COPY: u32 = u32::MAX - 2;
 
+/// The number of the message after the one with this number: never one that notices have.
+#[must_use]
+pub fn next_number(number: u32) -> u32 {
+    number.wrapping_add(1) % COPY
+}
+
 /// A composed message.
 #[derive(Debug)]
 pub struct Message {
@@ -145,5 +151,17 @@ impl Messages {
     pub(super) fn next_left(&mut self) -> Option<Box<Message>> {
         self.in_flight = 0;
         self.take_refused().or_else(|| self.queue.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_has_the_number_of_a_notice() {
+        assert_eq!([0, 7, GAP_NOTICE - 2].map(next_number), [1, 8, GAP_NOTICE - 1]);
+        assert_eq!(next_number(GAP_NOTICE - 1), 0);
+        const { assert!(GAP_NOTICE < NOTICE) };
     }
 }

@@ -217,6 +217,12 @@ pub struct PumpStats {
     pub malformed: AtomicU64,
     /// Joins whose texts differed, of the sequencer.
     pub mismatched: AtomicU64,
+    /// Bytes of the record store with what some target needs.
+    pub store_needed_bytes: AtomicU64,
+    /// Bytes in use of the programs' ring.
+    pub ring_used_bytes: AtomicU64,
+    /// Records from `/dev/kmsg` that wait for the pump.
+    pub kmsg_waiting: AtomicU64,
     /// `errno` of the last flush of the socket at each place; 0 if it went well, or
     /// if there is none.
     pub socket_errno: [AtomicI32; EGRESS_MAX],
@@ -232,6 +238,9 @@ impl Default for PumpStats {
             replayed: AtomicU64::default(),
             malformed: AtomicU64::default(),
             mismatched: AtomicU64::default(),
+            store_needed_bytes: AtomicU64::default(),
+            ring_used_bytes: AtomicU64::default(),
+            kmsg_waiting: AtomicU64::default(),
             socket_errno: [const { AtomicI32::new(0) }; EGRESS_MAX],
         }
     }

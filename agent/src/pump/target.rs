@@ -78,6 +78,8 @@ pub struct PumpTarget {
     pub(super) bucket: Bucket,
     /// How the last round ended.
     pub(super) stop: Stop,
+    /// How many records it had sent or filtered, and since when.
+    done_with: (u64, u64),
     pub(super) ledger: Ledger,
     pub(super) shared: Arc<SharedLedger>,
     /// Number of the last message, as the kernel's `msgid`: the first one is 1.
@@ -122,6 +124,7 @@ impl PumpTarget {
             tap: None,
             bucket: Bucket::default(),
             stop: Stop::Done,
+            done_with: (0, 0),
             ledger: Ledger::default(),
             shared: seed.ledger,
             msgid: 0,
@@ -216,6 +219,15 @@ impl PumpTarget {
         self.copies.due_ns().filter(|_| self.route.is_some())
     }
 
+    /// When it had last sent or filtered a record, as far as this was asked before.
+    pub(super) fn moved_ns(&mut self, now_ns: u64) -> u64 {
+        let count = self.ledger.sent + self.ledger.filtered;
+        if self.done_with.0 != count {
+            self.done_with = (count, now_ns);
+        }
+        self.done_with.1
+    }
+
     /// How the last round ended.
     pub(super) fn stop(&self) -> Stop {
         self.stop
@@ -265,7 +277,8 @@ impl PumpTarget {
         if number == COPY {
             return None;
         }
-        if number == GAP_NOTICE {
+        let is_gap = number == GAP_NOTICE;
+        if is_gap {
             // What a device drops is told again, after a while; what cannot go at all, never.
             self.gaps.settled(matches!(outcome, Some(Outcome::Sent | Outcome::Refused)));
             if outcome == Some(Outcome::Dropped) {
@@ -274,10 +287,13 @@ impl PumpTarget {
         }
         match outcome {
             None => {
-                self.ledger.messages_lost += u64::from(!self.messages.given_back(number));
+                let goes_again = self.messages.given_back(number) || is_gap;
+                self.ledger.messages_lost += u64::from(!goes_again);
                 return None;
             }
             Some(Outcome::Sent) => self.ledger.messages += 1,
+            // It is told again.
+            Some(Outcome::Dropped) if is_gap => {}
             Some(Outcome::Dropped | Outcome::Refused) => self.ledger.messages_lost += 1,
         }
         self.messages.settled(number)

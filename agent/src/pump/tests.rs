@@ -18,6 +18,7 @@ use crate::{
         sequencer::{Begin, MissingReason, RingContent, Sink as _},
         wake::Waker,
     },
+    checkpoint::{Checkpoint, Checkpoints},
     egress::memory::{self, MemoryHandle},
     handover::{ControlEnd, handover},
     ledger::{Ledger, LostReason, SharedLedger},
@@ -31,6 +32,7 @@ use crate::{
 };
 
 mod far;
+mod gaps;
 mod live;
 mod overload;
 
@@ -62,11 +64,19 @@ fn settings(max_level: u8, pace: Option<Pace>) -> TargetSettings {
 }
 
 fn seed(settings: TargetSettings, ledger: &Arc<SharedLedger>) -> Box<PumpTarget> {
+    seed_keeping(settings, ledger, None)
+}
+
+fn seed_keeping(
+    settings: TargetSettings,
+    ledger: &Arc<SharedLedger>,
+    checkpoint: Option<Checkpoint>,
+) -> Box<PumpTarget> {
     PumpTarget::new(TargetSeed {
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         ledger: Arc::clone(ledger),
         first_seq: None,
-        checkpoint: None,
+        checkpoint,
     })
 }
 
@@ -77,6 +87,20 @@ fn backfill() -> Backfill {
 }
 
 fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
+    pump_from(Begin::at(0), targets, store_bytes)
+}
+
+fn pump_from(begin: Begin, targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
+    pump_keeping(begin, targets, store_bytes, None)
+}
+
+/// The checkpoint of each target is called by its index.
+fn pump_keeping(
+    begin: Begin,
+    targets: Vec<TargetSettings>,
+    store_bytes: usize,
+    checkpoints: Option<&Checkpoints>,
+) -> (Pump, Control) {
     let (end, pump_end) = handover(1000);
     let (producer, kmsg) = RingBuffer::new(1000);
     let waker = Arc::new(Waker::new().unwrap());
@@ -88,7 +112,7 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
         kmsg,
         backfill: backfill(),
         waker: Arc::clone(&waker),
-        sequencer: Sequencer::new(RingContent::Nothing, Begin::at(0), false),
+        sequencer: Sequencer::new(RingContent::Nothing, begin, false),
         store: Store::new(store_bytes, 0),
         handover: pump_end,
         cgroups: Arc::default(),
@@ -98,7 +122,8 @@ fn pump(targets: Vec<TargetSettings>, store_bytes: usize) -> (Pump, Control) {
     });
     let mut control = Control { end, kmsg: producer, waker, stats, ledgers };
     for (index, settings) in targets.into_iter().enumerate() {
-        let target = seed(settings, &control.ledgers[index]);
+        let checkpoint = checkpoints.map(|all| all.of(&index.to_string()).unwrap().0);
+        let target = seed_keeping(settings, &control.ledgers[index], checkpoint);
         control.send(Command::Add { index, target });
     }
     let mut pump = pump.unwrap();
@@ -129,8 +154,12 @@ impl Control {
     }
 
     fn say(&mut self, seq: u64) {
+        self.say_as(seq, 6);
+    }
+
+    fn say_as(&mut self, seq: u64, level: u8) {
         let mut record = KmsgRecord::default();
-        (record.seq, record.level) = (seq, 6);
+        (record.seq, record.level) = (seq, level);
         record.set_text(b"said");
         self.kmsg.push(record).unwrap();
         self.waker.wake();
@@ -158,12 +187,19 @@ impl Pump {
         self.store.record(&record);
     }
 
+    /// A round without the wait.
+    fn whole_round(&mut self, now_ns: u64) -> Progress {
+        let progress = self.sequencer.poll(now_ns, &mut self.ring, &mut self.kmsg, &mut self.store);
+        self.round(now_ns);
+        progress
+    }
+
     /// A round without capture and wait.
     fn round(&mut self, now_ns: u64) {
         self.obey(now_ns);
         self.deliver(now_ns);
         self.flush_and_reap(now_ns);
-        self.make_room();
+        self.make_room(now_ns);
         self.publish();
     }
 
@@ -224,6 +260,8 @@ struct Receiver {
     /// Records of which a part came more than once, and where the parts of each began.
     twice: BTreeSet<u64>,
     begins: BTreeMap<u64, BTreeSet<usize>>,
+    /// First and last seq of the lines about missing records.
+    told: Vec<(u64, u64)>,
 }
 
 impl Receiver {
@@ -309,16 +347,23 @@ struct World {
     /// Seqs that the second target does not want, and seqs that nobody has.
     unwanted: u64,
     missing: u64,
+    /// By seq; `None` if nobody has it.
+    levels: Vec<Option<u8>>,
 }
 
 impl World {
     fn new(store_bytes: usize) -> Self {
+        Self::keeping(store_bytes, None)
+    }
+
+    fn keeping(store_bytes: usize, checkpoints: Option<&Checkpoints>) -> Self {
         let pace = Pace { per_second: 1000, burst: 7 };
         let targets = vec![settings(7, None), settings(4, Some(pace))];
-        let (pump, control) = pump(targets, store_bytes);
+        let (pump, control) = pump_keeping(Begin::at(0), targets, store_bytes, checkpoints);
         let receivers = Default::default();
         let sockets = Default::default();
-        Self { pump, control, sockets, receivers, now_ns: 1, unwanted: 0, missing: 0 }
+        let levels = Vec::new();
+        Self { pump, control, sockets, receivers, now_ns: 1, unwanted: 0, missing: 0, levels }
     }
 
     fn act(&mut self, op: &Op) {
@@ -326,14 +371,17 @@ impl World {
         match op {
             Op::Record { len_bytes, level } => {
                 self.unwanted += u64::from(*level > 4);
+                self.levels.push(Some(*level));
                 self.pump.store_record(*len_bytes, *level);
             }
             Op::Storm(count) => {
                 (0..*count).for_each(|_| self.pump.store_record(1000, 3));
+                self.levels.extend(std::iter::repeat_n(Some(3), *count));
             }
             Op::Missing(count) => {
                 let next_seq = self.pump.store.next_seq();
                 self.missing += count;
+                self.levels.extend(std::iter::repeat_n(None, *count as usize));
                 self.pump.store.missing(next_seq, *count, MissingReason::NotCaptured);
             }
             Op::Deliver => {
@@ -381,10 +429,12 @@ impl World {
                 }
             }
             for (tag, payload) in handle.take_sent() {
+                let receiver = &mut self.receivers[tag::Datagram::from(tag).target];
                 if payload.starts_with(NOTICE) {
-                    continue;
+                    receiver.told.push(gaps::told(&payload));
+                } else {
+                    receiver.take(&parse(&payload));
                 }
-                self.receivers[tag::Datagram::from(tag).target].take(&parse(&payload));
             }
         }
         for (target, receiver) in self.receivers.iter().enumerate() {

@@ -134,8 +134,38 @@ impl Pool {
     /// Nobody needs what is before `needed_seq`, and who could send has been offered all there
     /// is: makes room for the next round.
     pub(super) fn round_over(&mut self, needed_seq: u64) {
-        self.needed_seq = needed_seq;
+        self.keep_from(needed_seq);
         while self.free_count < self.reserve && self.give_up_one() {}
+    }
+
+    /// Nobody needs what is before `needed_seq`.
+    pub(super) fn keep_from(&mut self, needed_seq: u64) {
+        self.needed_seq = needed_seq;
+    }
+
+    /// Bytes of the segments in which there is something that somebody needs.
+    pub(super) fn needed_bytes(&self) -> usize {
+        let mut bytes = 0;
+        for queue in &self.queues {
+            let mut index = queue.head;
+            while let Some(segment) = self.segments.get(index as usize) {
+                let is_needed = segment.end_seq > self.needed_seq;
+                bytes += if is_needed { segment.len_bytes as usize } else { 0 };
+                index = segment.next;
+            }
+        }
+        bytes
+    }
+
+    /// Whether what comes in so many rounds finds room in what is free, or needed by nobody.
+    pub(super) fn has_room(&mut self, rounds: usize) -> bool {
+        let wanted = rounds * self.reserve;
+        while self.free_count < wanted
+            && let Some(class) = self.oldest_unneeded()
+        {
+            self.free_head(class);
+        }
+        self.free_count >= wanted
     }
 
     /// Moves a position to the next entry of its class that speaks of `seq` or a later one, or
@@ -224,17 +254,19 @@ impl Pool {
     /// Frees the oldest segment that nobody needs; else, in the order of sacrifice, the oldest
     /// one of the least severe class there is.
     fn give_up_one(&mut self) -> bool {
-        let heads = || {
-            let head =
-                |class: usize| Some((class, self.segments.get(self.queues[class].head as usize)?));
-            (0..CLASSES).filter_map(head)
-        };
-        let unneeded = heads()
-            .filter(|(_, head)| head.end_seq <= self.needed_seq)
-            .min_by_key(|(_, head)| head.first_seq);
-        let Some((class, _)) = unneeded.or_else(|| heads().next_back()) else { return false };
+        let least_severe = || (0..CLASSES).rev().find(|class| self.queues[*class].head != NONE);
+        let Some(class) = self.oldest_unneeded().or_else(least_severe) else { return false };
         self.free_head(class);
         true
+    }
+
+    /// The class of the oldest segment that nobody needs.
+    fn oldest_unneeded(&self) -> Option<usize> {
+        let head =
+            |class: usize| Some((class, self.segments.get(self.queues[class].head as usize)?));
+        let unneeded =
+            (0..CLASSES).filter_map(head).filter(|(_, head)| head.end_seq <= self.needed_seq);
+        unneeded.min_by_key(|(_, head)| head.first_seq).map(|(class, _)| class)
     }
 
     fn free_head(&mut self, class: usize) {

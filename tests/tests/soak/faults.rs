@@ -19,7 +19,10 @@ use agent_tests::{
 };
 use rustix::process::Signal;
 
-use super::{StopAtEnd, TARGETS, line, memory::MemoryLimit};
+use super::{
+    StopAtEnd, TARGETS, line,
+    memory::{Hog, MemoryLimit},
+};
 use crate::judge::RunOfTarget;
 
 /// The way to the paced target.
@@ -358,7 +361,8 @@ impl<'a> Scene<'a> {
         });
     }
 
-    /// The agent is started in a cgroup, and has next to nothing more than it uses once it sends.
+    /// The agent is started in a cgroup, has next to nothing more than it uses once it sends, and
+    /// shares that with a process that takes all of it.
     fn squeeze(&mut self) {
         self.kill();
         if let Ok(memory) = &self.memory {
@@ -367,14 +371,20 @@ impl<'a> Scene<'a> {
         self.wait_until_active();
         let limit = |memory: &MemoryLimit| {
             let used_bytes = memory.used_bytes();
-            // Else the limits would be no pressure.
+            // Else the agent would not be in it.
             assert!(used_bytes >= MEMORY_USED_MIN_BYTES, "{used_bytes} in the cgroup");
             memory.set(Some((used_bytes + MEMORY_HIGH_BYTES, used_bytes + MEMORY_MAX_BYTES)));
         };
         self.memory.iter().for_each(limit);
+        let before = self.memory.as_ref().map_or(0, MemoryLimit::pressure);
+        let hog = self.memory.as_ref().ok().map(Hog::start);
         self.storm();
-        self.pause(200..1500);
-        self.memory.iter().for_each(|memory| memory.set(None));
+        self.pause(500..1500);
+        drop(hog);
+        if let Ok(memory) = &self.memory {
+            assert!(memory.pressure() > before, "the limits were no pressure");
+            memory.set(None);
+        }
         self.wait_until_up();
     }
 

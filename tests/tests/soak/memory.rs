@@ -4,9 +4,20 @@
 
 use std::{
     fs,
+    io::Write as _,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use rustix::{
+    fs::{Advice, fadvise},
+    process::{Pid, Signal, kill_process_group},
+};
+
+/// More than any limit leaves free.
+const HOGGED_BYTES: usize = 64 << 20;
 
 /// The cgroup.
 #[derive(Debug)]
@@ -75,9 +86,63 @@ impl MemoryLimit {
         }
     }
 
+    /// How often somebody asked for memory and some had to be taken back first.
+    pub(crate) fn pressure(&self) -> u64 {
+        let (file, keys): (_, &[&str]) = match self.version {
+            Version::One => ("memory.failcnt", &[""]),
+            Version::Two => ("memory.events", &["high ", "max "]),
+        };
+        let text = fs::read_to_string(self.folder.join(file)).expect("the events");
+        let count = |line: &str| {
+            let of_key = keys.iter().find_map(|key| line.strip_prefix(key));
+            of_key.map_or(0, |count| count.trim().parse::<u64>().expect("a number"))
+        };
+        text.lines().map(count).sum()
+    }
+
     fn write(&self, file: &str, text: &str) {
         let path = self.folder.join(file);
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+/// A process in the cgroup that fills all of its memory with the cache of a file, again and again.
+/// That can be taken back, so nobody is killed, but whoever asks for memory has to wait for it.
+#[derive(Debug)]
+pub(crate) struct Hog {
+    process: Child,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Hog {
+    pub(crate) fn start(memory: &MemoryLimit) -> Self {
+        // What is cached already counts where it was read first.
+        let mut file =
+            tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
+        file.write_all(&vec![1; HOGGED_BYTES]).expect("write it");
+        file.as_file().sync_all().expect("write it");
+        fadvise(file.as_file(), 0, None, Advice::DontNeed).expect("drop its cache");
+        let script = "read go; while :; do cat \"$0\" > /dev/null; done";
+        let mut process = Command::new("sh")
+            .args(["-c", script])
+            .arg(file.path())
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("start the hog");
+        memory.add(process.id());
+        let mut go = process.stdin.take().expect("its input");
+        go.write_all(b"go\n").expect("tell it to go");
+        Self { process, _file: file }
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.process.wait();
     }
 }
 

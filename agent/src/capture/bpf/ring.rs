@@ -94,6 +94,13 @@ impl MappedRing {
         self.released
     }
 
+    /// Bytes that are reserved or written and not given back. It takes the cache line from the CPU
+    /// that prints.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.producer_position().saturating_sub(self.released)
+    }
+
     fn header(&self, position: u64) -> &AtomicU32 {
         let at = (position as usize) & (self.size_bytes - 1);
         // SAFETY: `at` is below `size_bytes`, positions are multiples of 8, and

@@ -9,7 +9,7 @@ use agent_common::{
 use proptest::prelude::*;
 use rtrb::RingBuffer;
 
-use super::*;
+use super::{asking::CROWDED_PATIENCE_NS, *};
 
 mod far;
 
@@ -85,8 +85,9 @@ enum Settled {
     Missing { first_seq: u64, count: u64, reason: MissingReason },
 }
 
+/// What came; and how many rounds it has room for, if not for all.
 #[derive(Default)]
-struct TestSink(Vec<Settled>);
+struct TestSink(Vec<Settled>, Option<usize>);
 
 impl Sink for TestSink {
     fn record(&mut self, record: &Record<'_>) {
@@ -100,6 +101,9 @@ impl Sink for TestSink {
     }
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason) {
         self.0.push(Settled::Missing { first_seq, count, reason });
+    }
+    fn has_room(&mut self, rounds: usize) -> bool {
+        self.1.is_none_or(|room| rounds <= room)
     }
 }
 
@@ -617,6 +621,30 @@ fn a_record_that_the_kernel_lost_is_told_missing() {
     assert_eq!(sink.0, [lost]);
 }
 
+/// The last stage of 5 found no room in the ring; 6 is left out, so /dev/kmsg is read.
+#[test]
+fn a_stage_of_a_record_is_not_taken_for_the_whole_where_dev_kmsg_has_that() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(5), false);
+    ring.push(whole(5, 0, b"begun"));
+    ring.push(whole(7, FLAG_FINAL, b"seven"));
+    producer.push(kmsg(5, b"begun, and ended")).unwrap();
+    producer.push(kmsg(6, b"six")).unwrap();
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    let record = |seq: u64, text: &[u8], cpu| Settled::Record {
+        seq,
+        text: text.to_vec(),
+        cpu,
+        level: 6,
+        approximated: false,
+    };
+    let five = record(5, b"begun, and ended", Some(cpu_of(5)));
+    assert_eq!(sink.0, [five, record(6, b"six", None), record(7, b"seven", Some(cpu_of(7)))]);
+    let counts = sequencer.counts();
+    assert_eq!((counts.backfilled, counts.mismatched), (1, 0), "{counts:?}");
+}
+
 #[test]
 fn a_ring_that_fills_up_is_emptied_at_once() {
     let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
@@ -626,4 +654,19 @@ fn a_ring_that_fills_up_is_emptied_at_once() {
     (0..7000).for_each(|seq| ring.push(whole(seq, FLAG_FINAL, b"x")));
     assert!(!sequencer.poll(1, &mut ring, &mut consumer, &mut sink).more);
     assert_eq!((sequencer.next_seq(), ring.released), (7000, ring.end));
+}
+
+#[test]
+fn a_ring_that_fills_up_is_emptied_in_rounds_if_room_must_be_made_for_each() {
+    let (_producer, mut consumer) = RingBuffer::<KmsgRecord>::new(1);
+    let mut ring = TestRing { is_filling: true, ..TestRing::default() };
+    let mut sink = TestSink(Vec::new(), Some(1));
+    let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
+    (0..7000).for_each(|seq| ring.push(whole(seq, FLAG_FINAL, b"x")));
+    let mut rounds = 1;
+    while sequencer.poll(1, &mut ring, &mut consumer, &mut sink).more {
+        assert_eq!(sink.0.len(), rounds * ROUND_ENTRIES);
+        rounds += 1;
+    }
+    assert_eq!((sequencer.next_seq(), rounds), (7000, 7000usize.div_ceil(ROUND_ENTRIES)));
 }

@@ -1,5 +1,6 @@
 //! How long a target's outages lasted: from leaving `active` without having been told to, to
-//! being active again. The first way that it finds ends no outage, and an operator's switch is none.
+//! being active again. The first way that it finds ends no outage, and an operator's switch or change
+//! of its settings is none.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ impl Heals {
             (_, State::Disabled | State::Draining) => self.since = None,
             (_, State::Waiting(_)) => {}
         }
+    }
+
+    /// The outage that began just now is an operator's doing.
+    pub fn is_wanted(&mut self) {
+        self.since = None;
     }
 
     fn healed(&mut self, after: Duration) {
@@ -85,6 +91,11 @@ mod tests {
         heals.changed(at(300), &down, &State::Disabled);
         heals.changed(at(400), &State::Disabled, &start);
         heals.changed(at(500), &start, &State::Active);
+        assert_eq!(heals.count(), 1);
+        // Other settings: it looks for its way anew.
+        heals.changed(at(510), &State::Active, &start);
+        heals.is_wanted();
+        heals.changed(at(520), &start, &State::Active);
         assert_eq!(heals.count(), 1);
         heals.changed(at(600), &State::Active, &down);
         heals.changed(at(90_000_000), &down, &State::Active);

@@ -25,7 +25,7 @@ use crate::{
     netconsole::{DATAGRAM_MAX_BYTES, FormatKind, decode::parse_record},
     pump::{
         Command,
-        message::Message,
+        message::{Message, next_number},
         recall::Recall,
         tap::{TapReader, tap},
     },
@@ -116,8 +116,7 @@ impl Manager {
 
     fn send_payload(&mut self, target: usize, payload: Box<[u8]>) {
         let Some(life) = self.lives.get(&target) else { return };
-        // Never the number that notices have.
-        self.messages.last_number = (self.messages.last_number + 1) % u32::MAX;
+        self.messages.last_number = next_number(self.messages.last_number);
         let message = Box::new(Message { number: self.messages.last_number, payload });
         self.messages.held += 1;
         self.link.send(Command::Message { target: life.place, message });

@@ -152,7 +152,12 @@ impl Manager {
         if !same_way {
             // From now on nothing may go where it went before.
             let text = "its settings were changed".to_owned();
+            let was_active = self.lives.get(&id).is_some_and(Life::is_active);
             self.handle(id, Event::Lost(Reason { kind: WaitKind::Starting, text }));
+            // One that it was in before is an outage all the same.
+            if let Some(life) = self.lives.get_mut(&id).filter(|_| was_active) {
+                life.heals.is_wanted();
+            }
         }
     }
 

@@ -154,7 +154,7 @@ pub static FAMILIES: &[Family] = &[
         ..of_agent(
             "thread_progressing",
             Kind::Gauge,
-            "1 as long as the data thread makes progress (or is not needed any more).",
+            "1 as long as the data thread makes progress.",
             |scrape, to| {
                 for (thread, still) in THREADS.into_iter().zip(scrape.still) {
                     to.gauge(&[("thread", thread)], u64::from(!still))?;
@@ -169,6 +169,30 @@ pub static FAMILIES: &[Family] = &[
             to.gauge(&[], scrape.store_bytes as u64)
         })
     },
+    Family {
+        unit: Some(BaseUnit::Bytes),
+        ..of_agent(
+            "store_used",
+            Kind::Gauge,
+            "Bytes of the record store with what some target has still to send.",
+            |scrape, to| to.gauge(&[], scrape.depths[0]),
+        )
+    },
+    Family {
+        unit: Some(BaseUnit::Bytes),
+        ..of_agent(
+            "capture_ring_used",
+            Kind::Gauge,
+            "Bytes in use of the programs' ring.",
+            |scrape, to| to.gauge(&[], scrape.depths[1]),
+        )
+    },
+    of_agent(
+        "kmsg_queue_records",
+        Kind::Gauge,
+        "Records from /dev/kmsg that wait for the pump.",
+        |scrape, to| to.gauge(&[], scrape.depths[2]),
+    ),
     Family {
         labels: &["source", "hook"],
         ..of_agent("capture_source", Kind::Info, "The source of records in use.", |scrape, to| {
@@ -193,7 +217,7 @@ pub static FAMILIES: &[Family] = &[
         ..of_agent(
             "capture_shed",
             Kind::Counter,
-            "Records that the programs left out while the ring filled up (commit source).",
+            "What the programs left out while the ring filled up (commit source): records, and stages of records that were continued.",
             |scrape, to| {
                 let shed = scrape.capture.shed;
                 to.counter(&[("level", "debug")], shed.debug)?;
@@ -253,12 +277,6 @@ pub static FAMILIES: &[Family] = &[
         Kind::Counter,
         "Times the kernel overwrote what /dev/kmsg would have shown next.",
         |scrape, to| to.counter(&[], scrape.capture.kmsg_overwritten),
-    ),
-    of_agent(
-        "kmsg_failed",
-        Kind::Gauge,
-        "1 if reading /dev/kmsg failed for good.",
-        |scrape, to| to.gauge(&[], u64::from(scrape.capture.kmsg_failed.is_some())),
     ),
     of_agent(
         "thread_wakeups",
@@ -361,7 +379,7 @@ pub static FAMILIES: &[Family] = &[
         ..of_target(
             "target_heal_duration",
             Kind::Histogram,
-            "Outages that are over: from leaving active to being active again, switches by operators left out.",
+            "Outages that are over: from leaving active to being active again, what operators switched or changed left out.",
             |scrape, to| each(scrape, |target| to.histogram(&[("target", &target.name)], target)),
         )
     },

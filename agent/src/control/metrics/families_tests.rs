@@ -37,6 +37,7 @@ fn scrape() -> Scrape {
         config_generation: 1,
         config_good: true,
         store_bytes: 1 << 24,
+        depths: [4096, 512, 7],
         capture: CaptureStatus { source: "tracepoint".to_owned(), ..CaptureStatus::default() },
         programs: vec![ProgramRuns {
             name: "printk_tp_btf",
@@ -204,6 +205,15 @@ fn the_example_alerts_ask_for_what_there_is() {
             let there =
                 family.labels.contains(&label.as_str()) || ["job", "instance"].contains(&&*label);
             assert!(there, "{name} has no label {label}");
+        }
+    }
+    // What piles up or falls for a target that an operator switched off wakes nobody.
+    let disabled =
+        "unless on (instance, target) netconsole_agent_target_state{state=\"disabled\"} == 1";
+    for rule in rules.split("- alert:") {
+        let of_backlog = ["records_lost_total", "records_waiting"];
+        if of_backlog.iter().any(|name| rule.contains(&format!("netconsole_agent_{name}"))) {
+            assert!(rule.contains(disabled), "{rule}");
         }
     }
     // Values of labels that are words of ours.

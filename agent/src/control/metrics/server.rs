@@ -5,7 +5,14 @@
 //! after a while by itself. Neither encryption nor a password: it listens on loopback
 //! addresses, or on a Unix socket with the rules of the control socket.
 
-use std::{collections::VecDeque, convert::Infallible, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -83,16 +90,16 @@ pub fn bind(address: &MetricsAddress, group: Option<&str>) -> Result<Listening, 
     }
 }
 
-/// Removes what an endpoint leaves in the file system.
-pub fn remove(address: &MetricsAddress) {
-    if let MetricsAddress::Unix(path) = address {
-        remove_file(path);
+impl Listening {
+    /// The file that it made and leaves behind, to be removed at the end. What was there when it
+    /// could not be bound (another agent's socket, or no socket at all) is not ours to remove.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(socket) => socket.local_addr().ok()?.as_pathname().map(Path::to_owned),
+        }
     }
-}
-
-fn remove_file(path: &Path) {
-    // A later start replaces it; leaving it would only look odd.
-    let _ = std::fs::remove_file(path);
 }
 
 /// Serves for ever; what is asked goes to `asked`.

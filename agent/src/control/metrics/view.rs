@@ -42,6 +42,9 @@ pub struct Scrape {
     pub config_good: bool,
     /// Size of the record store.
     pub store_bytes: usize,
+    /// How full the queues are: bytes of the record store with what some target needs, bytes of the
+    /// programs' ring, and records from `/dev/kmsg`.
+    pub depths: [u64; 3],
     /// The source.
     pub capture: CaptureStatus,
     /// What the programs cost.
@@ -121,7 +124,7 @@ pub fn health(progress: &Progress) -> Page {
 /// rollout from going on, would not help that; its state is in the body and in the metrics.
 #[must_use]
 pub fn ready(progress: &Progress, status: &Status) -> Page {
-    let trouble = progress.trouble().or_else(|| status.capture.kmsg_failed.clone());
+    let trouble = progress.trouble();
     let mut body = match &trouble {
         None => format!("ready: records are captured by {}\n", status.capture.source),
         Some(trouble) => format!("not ready: {trouble}\n"),

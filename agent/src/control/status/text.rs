@@ -37,9 +37,6 @@ impl Status {
             "  /dev/kmsg: read {}, overwritten {} times",
             capture.kmsg_read, capture.kmsg_overwritten
         );
-        if let Some(error) = &capture.kmsg_failed {
-            let _ = writeln!(text, "  /dev/kmsg FAILED: {error}");
-        }
         let _ = writeln!(text, "  network devices: {}", capture.netdev_events);
         text.push_str(&self.last_words.line());
         if let Some(error) = &self.config_error {

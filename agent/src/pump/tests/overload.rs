@@ -110,3 +110,131 @@ fn a_target_that_can_send_loses_nothing_because_another_one_is_stuck() {
     assert_eq!(control.ledger(1).lost_total(), 0);
     assert!(control.ledger(0).waiting > 0);
 }
+
+/// One target has been stuck for long, and the store is full of errors that it needs; then comes
+/// more at once than a round settles. The other one gets all of it.
+#[test]
+fn a_burst_into_a_full_store_costs_a_target_nothing_that_can_send() {
+    let (mut pump, mut control) = pump(vec![settings(7, None), settings(7, None)], 1 << 20);
+    let handle = control.install(0, 1000);
+    control.bind(1, 0);
+    let mut next_seq = 0;
+    for (level, count) in [(3, 20_000), (6, 5_000)] {
+        let end_seq = next_seq + count;
+        while next_seq < end_seq {
+            // The queue is full at each round: it is to be emptied first.
+            while next_seq < end_seq && control.kmsg.slots() > 0 {
+                control.say_as(next_seq, level);
+                next_seq += 1;
+            }
+            pump.whole_round(1);
+        }
+        while pump.whole_round(1).more {}
+    }
+    (0..10).for_each(|_| pump.round(2));
+    assert!(control.ledger(0).lost_total() > 5_000, "the store was full");
+    let ledger = control.ledger(1);
+    assert_eq!((ledger.sent, ledger.lost_total()), (25_000, 0));
+    let mut arrived = seqs(&handle);
+    arrived.dedup();
+    assert_eq!(arrived, (0..25_000).collect::<Vec<_>>());
+}
+
+/// The kernel has more than the store holds, and it is read as fast as it is taken: a round each
+/// millisecond. Returns how many milliseconds the replay took.
+fn replay(pump: &mut Pump, control: &mut Control) -> u64 {
+    let (mut next_seq, mut now_ns) = (0, 1);
+    while pump.sequencer.is_replaying() {
+        while next_seq < REPLAYED && control.kmsg.slots() > 0 {
+            control.say_as(next_seq, level_of(next_seq));
+            next_seq += 1;
+        }
+        pump.whole_round(now_ns);
+        while control.end.take_back().is_some() {}
+        assert!(now_ns < 60_000_000_000, "it takes for ever");
+        now_ns += 1_000_000;
+    }
+    now_ns / 1_000_000
+}
+
+const REPLAYED: u64 = 30_000;
+
+fn begin() -> Begin {
+    Begin { first_seq: 0, attached_seq: REPLAYED, live_seq: REPLAYED }
+}
+
+#[test]
+fn a_replay_waits_in_the_kernel_for_a_paced_target() {
+    let pace = Pace { per_second: 10_000, burst: 256 };
+    let targets = vec![settings(7, Some(pace)), settings(7, None)];
+    let (mut pump, mut control) = pump_from(begin(), targets, 1 << 20);
+    let handle = control.install(0, 1000);
+    control.bind(0, 0);
+    control.bind(1, 0);
+    let took_ms = replay(&mut pump, &mut control);
+    // Its pace, less what the store holds in the end.
+    assert!((1_500..3_000).contains(&took_ms), "{took_ms} ms");
+    for now_ns in 1..2_000 {
+        pump.round((took_ms + now_ns) * 1_000_000);
+    }
+    for target in 0..2 {
+        let ledger = control.ledger(target);
+        assert_eq!((ledger.sent, ledger.lost_total()), (REPLAYED, 0));
+    }
+    assert_eq!(handle.take_sent().len() as u64, 2 * REPLAYED);
+}
+
+/// Neither one without a way nor one whose socket takes nothing holds it up for the others.
+#[test]
+fn a_replay_waits_neither_for_a_target_that_cannot_send_nor_for_ever() {
+    let targets = || vec![settings(7, None), settings(7, None)];
+    let (mut pump, mut control) = pump_from(begin(), targets(), 1 << 20);
+    let handle = control.install(0, 1000);
+    control.bind(0, 0);
+    let took_ms = replay(&mut pump, &mut control);
+    assert!(took_ms < 1_000, "{took_ms} ms");
+    assert_eq!((control.ledger(0).sent, handle.take_sent().len() as u64), (REPLAYED, REPLAYED));
+
+    let (mut pump, mut control) = pump_from(begin(), targets(), 1 << 20);
+    let _handle = control.install(0, 1000);
+    control.install(1, 1000).set_flush_error(Some(libc::ENETDOWN));
+    control.bind(0, 0);
+    control.bind(1, 1);
+    let took_ms = replay(&mut pump, &mut control);
+    assert!((3_000..4_000).contains(&took_ms), "{took_ms} ms");
+    assert_eq!(control.ledger(0).sent, REPLAYED);
+
+    // So slow that it would be minutes.
+    let pace = Pace { per_second: 10, burst: 1 };
+    let slow = vec![settings(7, None), settings(7, Some(pace))];
+    let (mut pump, mut control) = pump_from(begin(), slow, 1 << 20);
+    let _handle = control.install(0, 1000);
+    (0..2).for_each(|target| control.bind(target, 0));
+    let took_ms = replay(&mut pump, &mut control);
+    assert!((30_000..31_000).contains(&took_ms), "{took_ms} ms");
+    assert_eq!(control.ledger(0).sent, REPLAYED);
+}
+
+#[test]
+fn the_depths_of_the_queues_are_shown() {
+    let (mut pump, mut control) = pump(vec![settings(7, None)], 1 << 20);
+    let shown = |control: &Control| {
+        let stats = &control.stats;
+        let [store, kmsg] = [&stats.store_needed_bytes, &stats.kmsg_waiting];
+        [store, kmsg].map(|depth| depth.load(Ordering::Relaxed))
+    };
+    (0..400).for_each(|_| pump.store_record(60, 6));
+    pump.round(1);
+    (0..5).for_each(|seq| control.say(seq));
+    pump.show_depths(DEPTHS_NS);
+    let [store_bytes, kmsg] = shown(&control);
+    assert!((400 * 60..400 * 400).contains(&store_bytes), "{store_bytes}");
+    assert_eq!(kmsg, 5);
+    control.install(0, 1000);
+    control.bind(0, 0);
+    (2..5).for_each(|now_ns| pump.round(now_ns));
+    pump.show_depths(DEPTHS_NS + 1);
+    assert_eq!(shown(&control)[0], store_bytes, "not in every round");
+    pump.show_depths(2 * DEPTHS_NS);
+    assert_eq!(shown(&control)[0], 0, "nobody needs it any more");
+}

@@ -8,6 +8,7 @@
 mod clocks;
 mod contexts;
 mod overload;
+mod resume;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -81,6 +82,7 @@ fn run() -> Result<()> {
     // They have shown what they had to, and would only slow down what follows.
     disable_kernel_targets()?;
     tell(overload::PHASE, overload::run());
+    tell(resume::PHASE, resume::run());
     tell(clocks::PHASE, clocks::run());
     Ok(())
 }
@@ -193,20 +195,22 @@ fn run_phase(phase: &str, base_port: u16, sysdata: &[&str]) -> Result<()> {
     })
 }
 
-/// Runs the agent with these settings around a phase, and tells its status at the end. The
-/// phase's marks are written by a thread of the writer's name and CPU, as its records are.
+/// Marks where a phase begins or ends, by a thread of the writer's name and CPU, as its records
+/// are written.
+fn mark(phase: &str, mark: &str) -> Result<()> {
+    let text = format!("<12>vm-test {phase} {mark}\n");
+    on_thread("vm_writer", WRITER_CPU, || write(text)).and_then(join)
+}
+
+/// Runs the agent with these settings around a phase, and tells its status at the end.
 fn with_agent(phase: &str, settings: &str, work: impl FnOnce(&Agent) -> Result<()>) -> Result<()> {
     let config = format!("/run/{phase}.toml");
     fs::write(&config, settings).context("write the settings")?;
     let log = format!("/run/{phase}.log");
-    let mark = |mark: &str| {
-        let text = format!("<12>vm-test {phase} {mark}\n");
-        on_thread("vm_writer", WRITER_CPU, || write(text)).and_then(join)
-    };
     let result = Agent::start(&config, &log).and_then(|mut agent| {
-        mark("begin")?;
+        mark(phase, "begin")?;
         let worked = work(&agent);
-        mark("end").and(settle())?;
+        mark(phase, "end").and(settle())?;
         say(&format!("INFO status-{phase} {}", agent.status()?.replace('\n', " ")));
         worked?;
         agent.check()?;

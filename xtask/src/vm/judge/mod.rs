@@ -12,6 +12,7 @@ mod clocks;
 mod contexts;
 mod extended;
 mod overload;
+mod resume;
 #[cfg(test)]
 mod tests;
 
@@ -111,6 +112,7 @@ impl<'a> Evidence<'a> {
             outcomes.push((format!("{phase}/contexts"), verdict(self.contexts(phase))));
         }
         outcomes.push(("overload/agent/order".to_owned(), verdict(self.overload())));
+        outcomes.push(("resume/agent/all".to_owned(), verdict(self.resume())));
         outcomes.push(("clocks/agent/all".to_owned(), verdict(self.clocks_all())));
         outcomes.push(("clocks/agent/limited".to_owned(), verdict(self.clocks_limited())));
         outcomes
