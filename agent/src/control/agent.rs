@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     desk::Desk,
-    manager::{Manager, extradata::ExtraData, targets::open_checkpoint},
+    manager::{Manager, after_crash::AfterCrash, extradata::ExtraData, targets::open_checkpoint},
     metrics::{self, server::MetricsError},
     netdev::{self, NetdevSource, readable_events},
     progress::{Progress, Watchdog},
@@ -94,6 +94,7 @@ pub struct Agent {
     source: SourceReport,
     begin: Begin,
     checkpoints: Option<Checkpoints>,
+    after_crash: AfterCrash,
     probes: Option<Probes>,
     netdev: NetdevSource,
     pump_waker: Arc<Waker>,
@@ -129,6 +130,8 @@ impl Agent {
         let checkpoints = checkpoints
             .inspect_err(|error| tracing::warn!(%error, "No target has a checkpoint."))
             .ok();
+        let wants = config.targets.iter().any(|target| target.after_crash);
+        let after_crash = AfterCrash::look(&config.agent.state_dir, wants);
         let opened = |target: &config::Target| open_checkpoint(checkpoints.as_ref(), &target.name);
         let (kept, ended_at): (Vec<_>, Vec<_>) = config.targets.iter().map(opened).unzip();
         let Capture {
@@ -230,6 +233,7 @@ impl Agent {
             source: report,
             begin,
             checkpoints,
+            after_crash,
             probes,
             netdev,
             pump_waker,
@@ -285,6 +289,7 @@ impl Agent {
         let mut manager = Manager::new(
             (self.host_format, self.extradata),
             self.checkpoints,
+            self.after_crash,
             self.control,
             (Arc::clone(&self.pump_waker), Arc::clone(&self.pump_stats)),
             Resolver::new()?,
@@ -359,6 +364,7 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         manager.take_back();
+        manager.finish_after_crash().await;
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);

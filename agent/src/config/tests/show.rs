@@ -33,6 +33,7 @@ control_socket = "/run/netconsole-agent/control.sock"  # default
 capture = "auto"  # default
 replay = "resume"  # default
 runtime_dir = "/run/netconsole-agent"  # default
+state_dir = "/var/lib/netconsole-agent"  # default
 store = "32MiB"  # /etc/agent.toml:2
 # metrics is not set  # default
 ring = "8MiB"  # default
@@ -50,6 +51,7 @@ facility = ["kern", 16]  # /etc/targets.d/a.toml:3
 rate = "off"  # default
 pace = "20000/s"  # default
 keepalive = "off"  # default
+after_crash = false  # default
 local = ":6665"  # default
 remote_mac = "auto"  # default
 
