@@ -301,7 +301,7 @@ fn a_receiver_that_is_away_gets_them_later_and_a_target_that_wants_them_later_as
     for peer in peers {
         peer.settle(QUIET);
         let (lines, _) = apart(&peer.finish());
-        assert_eq!(dumps(&lines).into_values().collect::<Vec<_>>(), [panic.clone()]);
+        assert_eq!(dumps(&lines).into_values().collect::<Vec<_>>(), std::slice::from_ref(&panic));
     }
     let _ = agent.stop();
 }
