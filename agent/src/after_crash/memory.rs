@@ -5,11 +5,12 @@
 //! that is not understood is as good as none: then dumps are sent again, and none is lost.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,11 @@ use super::{dump::Dump, part::Hash};
 const FILE: &str = "after-crash.json";
 const VERSION: u32 = 1;
 /// Largest file that is written or read.
-const FILE_MAX_BYTES: usize = 2 << 20;
+const FILE_MAX_BYTES: usize = 4 << 20;
 /// Boots that are remembered.
 const BOOTS_MAX: usize = 32;
-/// Dumps that are remembered; a look finds fewer (`files.rs`).
-const DUMPS_MAX: usize = 512;
+/// Dumps that are remembered: more than a look finds.
+const DUMPS_MAX: usize = 2 * super::DUMPS_MAX;
 /// Targets that are remembered for a dump; there are never so many at a time.
 const TARGETS_MAX: usize = 512;
 /// Longest name of a target that is taken from the file.
@@ -160,16 +161,22 @@ impl Memory {
         earlier.max_by_key(|boot| boot.began_unix_s).map(|boot| &*boot.id)
     }
 
-    /// Whether all of a dump has been sent to a target.
+    /// Of these dumps, whether each was sent to a target whole.
     #[must_use]
-    pub fn was_sent(&self, dump: &Dump, target: &str) -> bool {
+    pub fn were_sent(&self, dumps: &[Arc<Dump>], target: &str) -> Vec<bool> {
         let sent = self.dumps.iter().filter(|known| known.sent_to.contains(target));
         let parts: BTreeSet<&Hash> = sent.flat_map(|known| &known.parts).collect();
-        dump.parts.iter().all(|part| parts.contains(part))
+        dumps.iter().map(|dump| dump.parts.iter().all(|part| parts.contains(part))).collect()
+    }
+
+    /// The targets that are known to have been sent anything.
+    #[must_use]
+    pub fn targets(&self) -> BTreeSet<&str> {
+        self.dumps.iter().flat_map(|known| &known.sent_to).map(String::as_str).collect()
     }
 
     /// These are there now: of what is remembered they go last.
-    pub fn seen(&mut self, dumps: &[std::sync::Arc<Dump>]) {
+    pub fn seen(&mut self, dumps: &[Arc<Dump>]) {
         let there: BTreeSet<&Hash> = dumps.iter().flat_map(|dump| &dump.parts).collect();
         // False comes first, and the order stays otherwise.
         self.dumps.sort_by_key(|known| known.parts.iter().any(|part| there.contains(part)));
@@ -241,17 +248,6 @@ impl Memory {
         let folder = File::open(state_dir).map_err(fail("open", state_dir))?;
         folder.sync_all().map_err(fail("write", state_dir))
     }
-
-    /// To how many targets each of these dumps was sent, by the dump's name.
-    #[must_use]
-    pub fn sent_to(&self, dump: &Dump) -> BTreeSet<String> {
-        let names: BTreeMap<&str, ()> = self
-            .dumps
-            .iter()
-            .flat_map(|known| known.sent_to.iter().map(|name| (name.as_str(), ())))
-            .collect();
-        names.into_keys().filter(|name| self.was_sent(dump, name)).map(str::to_owned).collect()
-    }
 }
 
 impl Remembered {
@@ -265,8 +261,6 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::{
         super::dump::{group, tests::part},
         *,
@@ -278,6 +272,10 @@ mod tests {
             part("erst", 2, 10, &format!("Panic#1 Part2\nold {text}")),
         ])
         .remove(0)
+    }
+
+    fn was_sent(memory: &Memory, dump: &Dump, target: &str) -> bool {
+        memory.were_sent(&[Arc::new(dump.clone())], target) == [true]
     }
 
     fn boot(digit: char, began_unix_s: u64) -> Boot {
@@ -299,9 +297,9 @@ mod tests {
         memory.write(&state_dir).unwrap();
         let (again, problem) = Memory::read(&state_dir);
         assert_eq!((&again, problem), (&memory, None));
-        assert!(again.was_sent(&one, "fleet") && again.was_sent(&one, "debug"));
-        assert!(again.was_sent(&two, "fleet") && !again.was_sent(&two, "debug"));
-        assert_eq!(again.sent_to(&one), ["debug".to_owned(), "fleet".to_owned()].into());
+        assert!(was_sent(&again, &one, "fleet") && was_sent(&again, &one, "debug"));
+        assert!(was_sent(&again, &two, "fleet") && !was_sent(&again, &two, "debug"));
+        assert_eq!(again.targets(), ["debug", "fleet"].into());
         again.write(&state_dir).unwrap();
         let files: Vec<_> =
             fs::read_dir(&state_dir).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -314,10 +312,10 @@ mod tests {
         let whole = dump("one");
         let half = group(vec![part("x", 7, 3, "Panic#1 Part2\nold one")]).remove(0);
         memory.note_sent(&whole, "fleet");
-        assert!(memory.was_sent(&half, "fleet"));
+        assert!(was_sent(&memory, &half, "fleet"));
         let mut memory = Memory::default();
         memory.note_sent(&half, "fleet");
-        assert!(!memory.was_sent(&whole, "fleet"));
+        assert!(!was_sent(&memory, &whole, "fleet"));
     }
 
     #[test]
@@ -365,20 +363,21 @@ mod tests {
         memory.seen(&[Arc::clone(&there)]);
         memory.note_sent(&dump("new"), "fleet");
         assert_eq!(memory.dumps.len(), DUMPS_MAX);
-        assert!(memory.was_sent(&there, "fleet") && memory.was_sent(&dump("new"), "fleet"));
-        assert!(!memory.was_sent(&dump("gone 0"), "fleet"));
+        assert!(was_sent(&memory, &there, "fleet") && was_sent(&memory, &dump("new"), "fleet"));
+        assert!(!was_sent(&memory, &dump("gone 0"), "fleet"));
 
         let long = |index: usize| format!("{index:0>250}");
         for index in 0..2 * TARGETS_MAX {
             memory.note_sent(&there, &long(index));
         }
-        for known in &mut memory.dumps {
+        assert_eq!(memory.dumps.last().map(|known| known.sent_to.len()), Some(1));
+        for known in memory.dumps.iter_mut().rev().take(40) {
             known.sent_to = (0..TARGETS_MAX).map(long).collect();
         }
         let text = memory.text();
         assert!(text.len() <= FILE_MAX_BYTES, "{}", text.len());
         let kept = Memory::parse(&text).unwrap();
-        assert!(kept.was_sent(&dump("new"), &long(0)) && !kept.dumps.is_empty());
+        assert!(was_sent(&kept, &dump("new"), &long(0)) && !kept.dumps.is_empty());
         for began in 0..100 {
             let digit = char::from(b'a' + began % 6);
             let mut boot = boot(digit, u64::from(began));

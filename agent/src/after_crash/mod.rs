@@ -26,6 +26,9 @@ use dump::{Dump, group};
 use files::{Files, Places};
 use memory::{Boot, Memory};
 
+/// Most dumps, the newest ones.
+const DUMPS_MAX: usize = 256;
+
 /// What there was at the start.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -52,13 +55,19 @@ impl Found {
     #[must_use]
     pub fn look(places: &Places, state_dir: &Path, now: &Boot) -> Self {
         let (mut memory, memory_problem) = Memory::read(state_dir);
-        let Files { parts, unusable, problems } = files::read(places);
+        let Files { parts, mut unusable, mut problems } = files::read(places);
         let named = |mut dump: Dump| {
             let boot = dump.unix_s.and_then(|unix_s| memory.boot_at(unix_s, now));
             dump.boot = boot.map(str::to_owned);
             Arc::new(dump)
         };
-        let dumps: Vec<_> = group(parts).into_iter().map(named).collect();
+        let mut dumps: Vec<_> = group(parts).into_iter().map(named).collect();
+        let many = dumps.len().saturating_sub(DUMPS_MAX);
+        if many > 0 {
+            dumps.drain(..many);
+            unusable += many as u64;
+            problems.push(format!("{many} dumps are left out: {DUMPS_MAX} others are newer"));
+        }
         memory.note_boot(now.clone());
         memory.seen(&dumps);
         Self { dumps, unusable, problems, memory, memory_problem }
@@ -98,13 +107,29 @@ mod tests {
         let mut found = Found::look(&places, &state_dir, &boot(2, 1_700_000_000));
         assert_eq!(found.dumps.len(), 1);
         assert_eq!(found.dumps[0].boot.as_deref(), Some(&*boot(1, 0).id));
-        assert!(!found.memory.was_sent(&found.dumps[0], "fleet"));
+        assert_eq!(found.memory.were_sent(&found.dumps, "fleet"), [false]);
         found.memory.note_sent(&found.dumps[0], "fleet");
         found.memory.write(&state_dir).unwrap();
 
         let again = Found::look(&places, &state_dir, &boot(3, 1_800_000_000));
         assert_eq!(again.dumps, found.dumps);
-        assert!(again.memory.was_sent(&again.dumps[0], "fleet"));
+        assert_eq!(again.memory.were_sent(&again.dumps, "fleet"), [true]);
+    }
+
+    #[test]
+    fn of_too_many_the_newest_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places { pstore: folder.path().into(), systemd: folder.path().join("var") };
+        for id in 0..DUMPS_MAX + 3 {
+            let at = 1_600_000_000 + id;
+            let path = folder.path().join(format!("dmesg-efi-{at}01001"));
+            fs::write(path, format!("Panic#1 Part1\n{id}\n")).unwrap();
+        }
+        let boot = Boot { id: String::new(), began_unix_s: 0 };
+        let found = Found::look(&places, &folder.path().join("state"), &boot);
+        assert_eq!((found.dumps.len(), found.unusable), (DUMPS_MAX, 3));
+        assert_eq!(found.dumps[0].unix_s, Some(1_600_000_003));
+        assert!(found.problems[0].starts_with("3 dumps are left out"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 /// What was found, and what is to be remembered of it.
 pub(in crate::control) struct AfterCrash {
     found: Found,
+    /// The same as `status` tells it.
+    shown: AfterCrashStatus,
     state_dir: PathBuf,
     /// Something is to be written.
     dirty: bool,
@@ -74,6 +76,7 @@ impl AfterCrash {
             );
         }
         let mut this = Self {
+            shown: AfterCrashStatus::new(&found),
             found,
             state_dir: state_dir.to_owned(),
             dirty: wanted,
@@ -100,14 +103,18 @@ impl AfterCrash {
     }
 
     fn sending(&self, target: &str) -> Sending {
-        let was_sent = |dump: &&Arc<Dump>| self.found.memory.was_sent(dump, target);
-        let (sent, left): (Vec<_>, Vec<_>) = self.found.dumps.iter().partition(was_sent);
-        Sending::new(left.into_iter().cloned().collect(), sent.len())
+        let Found { dumps, memory, .. } = &self.found;
+        let were_sent = memory.were_sent(dumps, target);
+        let left = dumps.iter().zip(&were_sent).filter(|(_, sent)| !**sent);
+        let left: Vec<_> = left.map(|(dump, _)| Arc::clone(dump)).collect();
+        let sent = dumps.len() - left.len();
+        Sending::new(left, sent)
     }
 
     fn note_done(&mut self, target: &str, dumps: &[Arc<Dump>]) {
         for dump in dumps {
             self.found.memory.note_sent(dump, target);
+            self.shown.note_sent(&dump.name, target);
             self.dirty = true;
             tracing::info!(
                 target_name = target,
@@ -221,7 +228,7 @@ impl Manager {
     /// What `status` tells of it.
     #[must_use]
     pub(in crate::control) fn after_crash_status(&self) -> AfterCrashStatus {
-        AfterCrashStatus::new(&self.after_crash.found)
+        self.after_crash.shown.clone()
     }
 }
 

@@ -39,7 +39,7 @@ pub struct DumpStatus {
     pub parts: u64,
     /// Parts of it that are known to be missing.
     pub parts_missing: u64,
-    /// Targets that have been sent all of it, in this run or an earlier one.
+    /// Targets that have been sent all of it, in this run or an earlier one, sorted.
     pub sent_to: Vec<String>,
 }
 
@@ -86,21 +86,28 @@ impl AfterCrashStatus {
     /// Of what was found.
     #[must_use]
     pub fn new(found: &Found) -> Self {
-        let dump = |dump: &Dump| DumpStatus {
-            name: dump.name.clone(),
-            reason: dump.reason.clone(),
-            unix_s: dump.unix_s,
-            boot: dump.boot.clone(),
-            backend: dump.backend.clone(),
-            lines: dump.line_count() as u64,
-            parts: dump.parts.len() as u64,
-            parts_missing: dump.missing,
-            sent_to: found.memory.sent_to(dump).into_iter().collect(),
+        let Found { dumps, unusable, problems, memory, memory_problem } = found;
+        let mut status = Self {
+            dumps: dumps.iter().map(|dump| DumpStatus::new(dump)).collect(),
+            unusable: *unusable,
+            problems: problems.iter().chain(memory_problem).cloned().collect(),
         };
-        Self {
-            dumps: found.dumps.iter().map(|found| dump(found)).collect(),
-            unusable: found.unusable,
-            problems: found.problems.iter().chain(&found.memory_problem).cloned().collect(),
+        for target in memory.targets() {
+            let sent = memory.were_sent(dumps, target);
+            for (dump, _) in status.dumps.iter_mut().zip(sent).filter(|(_, sent)| *sent) {
+                dump.sent_to.push(target.to_owned());
+            }
+        }
+        status
+    }
+
+    /// The dump of this name was sent to a target.
+    pub fn note_sent(&mut self, name: &str, target: &str) {
+        let dumps = self.dumps.iter_mut().filter(|dump| dump.name == name);
+        for DumpStatus { sent_to, .. } in dumps {
+            if let Err(at) = sent_to.binary_search_by(|other| other.as_str().cmp(target)) {
+                sent_to.insert(at, target.to_owned());
+            }
         }
     }
 
@@ -129,6 +136,20 @@ impl AfterCrashStatus {
 }
 
 impl DumpStatus {
+    fn new(dump: &Dump) -> Self {
+        Self {
+            name: dump.name.clone(),
+            reason: dump.reason.clone(),
+            unix_s: dump.unix_s,
+            boot: dump.boot.clone(),
+            backend: dump.backend.clone(),
+            lines: dump.line_count() as u64,
+            parts: dump.parts.len() as u64,
+            parts_missing: dump.missing,
+            sent_to: Vec::new(),
+        }
+    }
+
     fn line(&self) -> String {
         let missing = match self.parts_missing {
             0 => String::new(),
