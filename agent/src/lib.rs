@@ -4,6 +4,7 @@
 //! The way of one line and the invariants between the rooms are written down in
 //! `agent/ARCHITECTURE.md`.
 
+pub mod after_crash;
 pub mod capture;
 pub mod checkpoint;
 pub mod cli;

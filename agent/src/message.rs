@@ -1,5 +1,5 @@
 //! Messages of the agent's own to a receiver: what operators send, pings, keepalives and
-//! notices. Pure: no clock, no I/O, and [`compose_into`] allocates nothing.
+//! notices, and lines that an earlier boot left. Pure: no clock, no I/O, and [`compose_into`] allocates nothing.
 //!
 //! Each is one datagram of at most [`DATAGRAM_MAX_BYTES`] without an extended header, so that
 //! it has no place in the sequence of the kernel's records:
@@ -35,11 +35,14 @@ pub enum Kind {
     Keepalive,
     /// The agent's own: what it left out.
     Notice,
+    /// A line of an earlier boot's dump ([`crate::after_crash`]).
+    AfterCrash,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Message, Self::Ping, Self::Keepalive, Self::Notice];
+    pub const ALL: [Self; 5] =
+        [Self::Message, Self::Ping, Self::Keepalive, Self::Notice, Self::AfterCrash];
 
     /// What such a message begins with.
     #[must_use]
@@ -49,6 +52,7 @@ impl Kind {
             Self::Ping => "netconsole-agent, ping: ",
             Self::Keepalive => "netconsole-agent, keepalive: ",
             Self::Notice => "netconsole-agent, notice: ",
+            Self::AfterCrash => "netconsole-agent, after-crash: ",
         }
     }
 }

@@ -113,6 +113,26 @@ impl Agent {
         Self::launch(namespace, agent_table, targets, active, variables, &[])
     }
 
+    /// The same, with other files where pstore and systemd-pstore have theirs, of which only this
+    /// agent knows.
+    #[must_use]
+    pub fn start_after_crash(
+        namespace: &Namespace,
+        agent_table: &str,
+        targets: &str,
+        active: usize,
+        [pstore, systemd]: [&Path; 2],
+    ) -> Self {
+        let mount = "mount --bind \"$0\" /sys/fs/pstore && mount -t tmpfs none /var/lib && \
+                     mkdir -p /var/lib/systemd/pstore && \
+                     mount --bind \"$1\" /var/lib/systemd/pstore && shift && exec \"$@\"";
+        let [pstore, systemd] = [pstore, systemd].map(|path| path.to_str().expect("UTF-8"));
+        let unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c"];
+        let words = unshare.into_iter().chain([mount, pstore, systemd]);
+        let prefix: Vec<String> = words.map(str::to_owned).collect();
+        Self::launch(namespace, agent_table, targets, active, &[], &prefix)
+    }
+
     /// `prefix` is put before the agent's command, inside of the namespace.
     fn launch(
         namespace: &Namespace,

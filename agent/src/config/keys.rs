@@ -97,6 +97,11 @@ pub(super) const AGENT: &[Key] = &[
         ],
     ),
     with_default(
+        "state_dir",
+        "\"/var/lib/netconsole-agent\"",
+        &["Where it remembers what must outlive a reboot: which dumps were sent (`after_crash`)."],
+    ),
+    with_default(
         "store",
         "\"16MiB\"",
         &[
@@ -190,6 +195,14 @@ pub(super) const TARGET: &[Key] = &[
         "keepalive",
         "\"off\"",
         &["How often it says that it is alive, from \"10s\" to \"7d\"."],
+    ),
+    with_default(
+        "after_crash",
+        "false",
+        &[
+            "Send it once, line by line, what earlier boots left in the host's persistent store",
+            "(pstore, systemd-pstore) when they crashed.",
+        ],
     ),
     with_default(
         "local",

@@ -84,6 +84,8 @@ pub struct Agent {
     pub replay: Replay,
     /// Folder of the targets' checkpoints.
     pub runtime_dir: PathBuf,
+    /// Folder of what must outlive a reboot.
+    pub state_dir: PathBuf,
     /// Size of the record store in bytes.
     pub store_bytes: usize,
     /// Size of the BPF ring buffer in bytes, a power of two.
@@ -124,6 +126,7 @@ impl Default for Agent {
             capture: Choice::Auto,
             replay: Replay::Resume,
             runtime_dir: PathBuf::from("/run/netconsole-agent"),
+            state_dir: PathBuf::from("/var/lib/netconsole-agent"),
             store_bytes: 16 << 20,
             ring_bytes: 8 << 20,
             metrics: None,
@@ -163,6 +166,8 @@ pub struct Target {
     pub rate: Option<Rate>,
     /// How often it says that it is alive.
     pub keepalive: Option<Duration>,
+    /// Whether it is sent what earlier boots left when they crashed.
+    pub after_crash: bool,
     /// Source address; the route decides if `None`.
     pub local_ip: Option<IpAddr>,
     /// Source port.

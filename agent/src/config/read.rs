@@ -150,6 +150,9 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     if let Some(folder) = folder.or_else(beside) {
         agent.runtime_dir = folder;
     }
+    if let Some(folder) = table.parsed("state_dir", "an absolute path", absolute) {
+        agent.state_dir = folder;
+    }
     let store = table.parsed("store", "a size from 1MiB to 1GiB, such as \"16MiB\"", |text| {
         size(text).filter(|bytes| (1 << 20..=1 << 30).contains(bytes))
     });

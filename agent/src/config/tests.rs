@@ -102,7 +102,7 @@ fn every_problem_is_told_at_its_place() {
 2 | captur = "auto"
   | ^^^^^^
   |
-  = help: the keys there are: capture, control_group, control_socket, metrics, replay, ring, runtime_dir, store
+  = help: the keys there are: capture, control_group, control_socket, metrics, replay, ring, runtime_dir, state_dir, store
 
 error: `store` does not understand "lots"
  --> agent.toml:3:9

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     desk::Desk,
     last_words::LastWords,
-    manager::{Manager, extradata::ExtraData, targets::open_checkpoint},
+    manager::{Manager, after_crash::AfterCrash, extradata::ExtraData, targets::open_checkpoint},
     metrics::{self, server::MetricsError},
     netdev::{self, NetdevSource, readable_events},
     progress::{Progress, Watchdog},
@@ -95,6 +95,7 @@ pub struct Agent {
     source: SourceReport,
     begin: Begin,
     checkpoints: Option<Checkpoints>,
+    after_crash: AfterCrash,
     probes: Option<Probes>,
     netdev: NetdevSource,
     pump_waker: Arc<Waker>,
@@ -137,6 +138,8 @@ impl Agent {
                 "The checkpoints are on a disk, for which sending may have to wait; `runtime_dir` should be in memory, as /run is."
             );
         }
+        let wants = config.targets.iter().any(|target| target.after_crash);
+        let after_crash = AfterCrash::look(&config.agent.state_dir, wants);
         let opened = |target: &config::Target| open_checkpoint(checkpoints.as_ref(), &target.name);
         let (kept, ended_at): (Vec<_>, Vec<_>) = config.targets.iter().map(opened).unzip();
         let Capture {
@@ -249,6 +252,7 @@ impl Agent {
             source: report,
             begin,
             checkpoints,
+            after_crash,
             probes,
             netdev,
             pump_waker,
@@ -306,6 +310,7 @@ impl Agent {
         let mut manager = Manager::new(
             (self.host_format, self.extradata),
             self.checkpoints,
+            self.after_crash,
             self.control,
             (Arc::clone(&self.pump_waker), Arc::clone(&self.pump_stats)),
             Resolver::new()?,
@@ -393,6 +398,7 @@ impl Agent {
         }
         manager.take_back();
         manager.last_words().into_iter().for_each(LastWords::end);
+        manager.finish_after_crash().await;
         manager.log_accounts();
         // A later start replaces it; leaving it would only look odd.
         let _ = std::fs::remove_file(&self.config.agent.control_socket);

@@ -225,6 +225,7 @@ fn needs_restart(now: &config::Agent, wanted: &config::Agent) -> Vec<String> {
         ("capture", now.capture != wanted.capture),
         ("replay", now.replay != wanted.replay),
         ("runtime_dir", now.runtime_dir != wanted.runtime_dir),
+        ("state_dir", now.state_dir != wanted.state_dir),
         ("store", now.store_bytes != wanted.store_bytes),
         ("metrics", now.metrics != wanted.metrics),
         ("ring", now.ring_bytes != wanted.ring_bytes),

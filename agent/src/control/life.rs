@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::{settings::Prepared, status::TransitionStatus, suspicion::Suspicion, way::WayOut};
 use crate::{
+    after_crash::sending::Sending,
     cli::logging::Limited,
     config,
     ledger::Ledger,
@@ -73,6 +74,8 @@ pub(super) struct Life {
     pub(super) fallback_reason: Option<String>,
     pub(super) suspicion: Suspicion,
     pub(super) keepalives: keepalive::Schedule,
+    /// Its way through what earlier boots left, once it was to be sent that.
+    pub(super) after_crash: Option<Sending>,
     /// Records done with, and since when that has not changed with something in the socket.
     progress: (u64, Instant),
     history: VecDeque<TransitionStatus>,
@@ -115,6 +118,7 @@ impl Life {
             fallback_reason: None,
             suspicion: Suspicion::default(),
             keepalives: keepalive::Schedule::default(),
+            after_crash: None,
             progress: (0, Instant::now()),
             history: VecDeque::with_capacity(HISTORY),
             heals: heal::Heals::default(),

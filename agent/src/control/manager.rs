@@ -5,6 +5,7 @@
 //! Nothing here waits: looks, openings and closings run as tasks, and their outcomes come
 //! back as inputs. So a receiver that does not answer holds up no other.
 
+pub(super) mod after_crash;
 pub(super) mod extradata;
 mod last_words;
 mod messages;
@@ -23,7 +24,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use self::{extradata::ExtraData, messages::Outgoing};
+use self::{after_crash::AfterCrash, extradata::ExtraData, messages::Outgoing};
 use super::{
     last_words::LastWords,
     life::{self, Life},
@@ -37,6 +38,7 @@ use super::{
     way::{self, WayOut},
 };
 use crate::{
+    after_crash::memory::MemoryError,
     capture::{wait::now_ns, wake::Waker},
     checkpoint::Checkpoints,
     clock::{self, Suspended},
@@ -73,6 +75,8 @@ pub(super) enum Input {
     Named(usize, String, Result<Resolved, NameError>),
     /// The names of the cgroups.
     Walked(Walked),
+    /// The outcome of writing down what was sent after a crash.
+    Kept(Result<(), MemoryError>),
 }
 
 /// What happened in the network, from whichever source noticed first.
@@ -104,6 +108,7 @@ pub struct Manager {
     checkpoints: Option<Checkpoints>,
     extradata: ExtraData,
     messages: Outgoing,
+    after_crash: AfterCrash,
     /// Since the boot.
     started: Duration,
     suspended: Suspended,
@@ -128,6 +133,7 @@ impl Manager {
     pub(super) fn new(
         (host_format, extradata): (HostFormat, ExtraData),
         checkpoints: Option<Checkpoints>,
+        after_crash: AfterCrash,
         control: ControlEnd<Command, Returned>,
         pump: (Arc<Waker>, Arc<PumpStats>),
         resolver: Resolver,
@@ -143,6 +149,7 @@ impl Manager {
             checkpoints,
             extradata,
             messages: Outgoing::default(),
+            after_crash,
             started: clock::since_boot(),
             suspended: Suspended::of_this_host(),
             link: PumpLink::new(control, pump.0, pump.1),
@@ -208,6 +215,7 @@ impl Manager {
                 }
             }
             Input::Walked(walked) => self.walked(walked),
+            Input::Kept(outcome) => self.kept(outcome),
             Input::Opened(socket, outcome) => {
                 for ((target, ticket), outcome) in
                     self.sockets.opened(&mut self.link, socket, outcome)
@@ -424,6 +432,7 @@ impl Manager {
             self.resumed();
         }
         let mut busy = !self.link.settle() || self.messages.is_busy() || !self.leaving.is_empty();
+        busy |= self.send_after_crash(now);
         self.feed_tails();
         for (socket, errno) in self.sockets.failing(&self.link.stats) {
             self.socket_fails(socket, errno);
@@ -466,7 +475,7 @@ impl Manager {
                         life.log_account();
                     }
                 }
-                Returned::Message(_) => self.messages.came_back(),
+                Returned::Message(message) => self.message_back(&message),
                 Returned::Recall(recall) => self.recalled(&recall),
                 Returned::Route(_) | Returned::Tap(_) => {}
             }

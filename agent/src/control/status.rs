@@ -4,6 +4,7 @@
 //! `status --json`; fields are only ever added. How it reads on a terminal is in [`screen`]
 //! (a line for each target) and [`text`] (everything).
 
+pub mod after_crash;
 pub mod ledger;
 pub mod screen;
 pub mod text;
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use self::after_crash::{AfterCrashStatus, AfterCrashTarget};
 use super::last_words::LastWordsStatus;
 use crate::ledger::{Ledger, LostReason, SharedLedger};
 
@@ -47,6 +49,9 @@ pub struct Status {
     /// Why metrics are not served although they are configured.
     #[serde(default)]
     pub metrics_error: Option<String>,
+    /// What earlier boots left when they crashed.
+    #[serde(default)]
+    pub after_crash: AfterCrashStatus,
 }
 
 /// Clients and requests that were refused at the control socket, by reason.
@@ -173,6 +178,9 @@ pub struct TargetStatus {
     pub last_error: Option<String>,
     /// The account.
     pub account: Account,
+    /// How far it has come with what earlier boots left; `None` if it is not sent that.
+    #[serde(default)]
+    pub after_crash: Option<AfterCrashTarget>,
 }
 
 /// A change of a target's state.

@@ -59,7 +59,7 @@ impl ControlView<'_> {
     }
 
     fn scrape(&self, manager: &Manager, desk: &Desk, progress: &Progress) -> Scrape {
-        let Status { capture, refused, config_generation, config_error, .. } =
+        let Status { capture, refused, config_generation, config_error, after_crash, .. } =
             self.status(manager, desk);
         Scrape {
             version: env!("CARGO_PKG_VERSION"),
@@ -77,6 +77,8 @@ impl ControlView<'_> {
             programs: self.probes.map(Probes::runs).unwrap_or_default(),
             refused,
             still: progress.still(),
+            after_crash_dumps: after_crash.dumps.len() as u64,
+            after_crash_unusable: after_crash.unusable,
             targets: manager.scrape(),
         }
     }
@@ -116,6 +118,7 @@ impl ControlView<'_> {
             removed: desk.removed.clone(),
             refused: self.refusals.read(),
             metrics_error: self.metrics_error.clone(),
+            after_crash: manager.after_crash_status(),
         }
     }
 }

@@ -65,7 +65,7 @@ fn texts() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_text_is_ever_a_record(text in texts(), extra in texts(), which in 0..4usize) {
+    fn no_text_is_ever_a_record(text in texts(), extra in texts(), which in 0..Kind::ALL.len()) {
         let mut out = [0; DATAGRAM_MAX_BYTES];
         let kind = Kind::ALL[which];
         prop_assume!(check(kind, &text, extra.len()).is_ok());

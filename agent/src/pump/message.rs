@@ -36,6 +36,16 @@ pub struct Message {
     pub number: u32,
     /// The datagram's payload.
     pub payload: Box<[u8]>,
+    /// Whether the kernel took it; known when it comes back.
+    pub sent: bool,
+}
+
+impl Message {
+    /// A message that is to be sent.
+    #[must_use]
+    pub fn new(number: u32, payload: Box<[u8]>) -> Box<Self> {
+        Box::new(Self { number, payload, sent: false })
+    }
 }
 
 /// The messages of one target, oldest first: at the front those in flight.

@@ -296,7 +296,9 @@ impl PumpTarget {
             Some(Outcome::Dropped) if is_gap => {}
             Some(Outcome::Dropped | Outcome::Refused) => self.ledger.messages_lost += 1,
         }
-        self.messages.settled(number)
+        let mut message = self.messages.settled(number)?;
+        message.sent = outcome == Some(Outcome::Sent);
+        Some(message)
     }
 
     fn settle_record(&mut self, datagram: &Datagram, outcome: Option<Outcome>, now_ns: u64) {

@@ -199,7 +199,7 @@ error: [defaults] has no key `foo`
 4 | foo = 1
   | ^^^
   |
-  = help: the keys there are: copies, device, dump, egress, enabled, facility, filter, format, keepalive, local, max_level, pace, pcap, queue, rate, release, remote_mac, sysdata, userdata
+  = help: the keys there are: after_crash, copies, device, dump, egress, enabled, facility, filter, format, keepalive, local, max_level, pace, pcap, queue, rate, release, remote_mac, sysdata, userdata
 
 error: [defaults.sysdata] has no key `none`
  --> agent.toml:6:1

@@ -33,6 +33,7 @@ control_socket = "/run/netconsole-agent/control.sock"  # default
 capture = "auto"  # default
 replay = "resume"  # default
 runtime_dir = "/run/netconsole-agent"  # default
+state_dir = "/var/lib/netconsole-agent"  # default
 store = "32MiB"  # /etc/agent.toml:2
 # metrics is not set  # default
 ring = "8MiB"  # default
@@ -56,6 +57,7 @@ copies = 1  # default
 # dump is not set  # default
 pace = "20000/s"  # default
 keepalive = "off"  # default
+after_crash = false  # default
 local = ":6665"  # default
 remote_mac = "auto"  # default
 

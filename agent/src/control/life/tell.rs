@@ -6,7 +6,10 @@ use super::{HISTORY, Life};
 use crate::{
     control::{
         metrics::view::TargetScrape,
-        status::{Account, EgressStatus, NextHopStatus, TargetStatus, TransitionStatus},
+        status::{
+            Account, EgressStatus, NextHopStatus, TargetStatus, TransitionStatus,
+            after_crash::AfterCrashTarget,
+        },
         way::WayOut,
     },
     egress::EgressKind,
@@ -127,6 +130,7 @@ impl Life {
             unbalanced: self.shared.ledger.unbalanced(),
             suspected: self.suspicion.records,
             heals: self.heals.clone(),
+            after_crash: self.after_crash.as_ref().map(AfterCrashTarget::from).unwrap_or_default(),
         }
     }
 
@@ -181,6 +185,7 @@ impl Life {
             live,
             last_error: self.last_error.clone(),
             account: Account::from(&*self.shared.ledger),
+            after_crash: self.after_crash.as_ref().map(AfterCrashTarget::from),
         }
     }
 

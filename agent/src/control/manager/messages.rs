@@ -14,6 +14,7 @@ use crate::{
     clock,
     control::{
         life::Life,
+        link::PumpLink,
         protocol::Reply,
         socket::{
             Answer,
@@ -61,6 +62,20 @@ impl Outgoing {
 
     pub(super) fn came_back(&mut self) {
         self.held = self.held.saturating_sub(1);
+    }
+
+    /// Whether there is room for what can wait: the other half is for operators.
+    pub(super) fn has_room_to_spare(&self) -> bool {
+        self.held < MESSAGES_MAX / 2
+    }
+
+    /// Gives a message to the pump; returns its number.
+    pub(super) fn post(&mut self, link: &mut PumpLink, place: usize, payload: Box<[u8]>) -> u32 {
+        self.last_number = next_number(self.last_number);
+        let message = Message::new(self.last_number, payload);
+        self.held += 1;
+        link.send(Command::Message { target: place, message });
+        self.last_number
     }
 }
 
@@ -116,10 +131,7 @@ impl Manager {
 
     fn send_payload(&mut self, target: usize, payload: Box<[u8]>) {
         let Some(life) = self.lives.get(&target) else { return };
-        self.messages.last_number = next_number(self.messages.last_number);
-        let message = Box::new(Message { number: self.messages.last_number, payload });
-        self.messages.held += 1;
-        self.link.send(Command::Message { target: life.place, message });
+        self.messages.post(&mut self.link, life.place, payload);
     }
 
     /// Sends a ping; its nonce is what to look for at the receiver.
@@ -156,6 +168,8 @@ impl Manager {
         if life.config.keepalive.is_some() {
             self.send_keepalive(target);
         }
+        // What an earlier boot left goes at once, too.
+        self.tick_at = Instant::now();
     }
 
     /// Sends the keepalives that are due, after a suspend at once. `now` is time since the boot.

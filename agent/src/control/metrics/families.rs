@@ -478,6 +478,48 @@ pub static FAMILIES: &[Family] = &[
     of_target("messages_lost", Kind::Counter, "Messages that could not be sent.", |scrape, to| {
         to.of_ledgers(scrape, |ledger| ledger.messages_lost)
     }),
+    of_agent(
+        "after_crash_dumps",
+        Kind::Gauge,
+        "Dumps of earlier boots that were in the host's persistent store at the start.",
+        |scrape, to| to.gauge(&[], scrape.after_crash_dumps),
+    ),
+    of_agent(
+        "after_crash_unusable_files",
+        Kind::Gauge,
+        "Files of the host's persistent store that could not be read at the start (status says why).",
+        |scrape, to| to.gauge(&[], scrape.after_crash_unusable),
+    ),
+    of_target(
+        "after_crash_dumps_waiting",
+        Kind::Gauge,
+        "Dumps that the target has still to be sent, or the rest of.",
+        |scrape, to| {
+            each(scrape, |target| {
+                to.gauge(&[("target", &target.name)], target.after_crash.dumps_waiting)
+            })
+        },
+    ),
+    of_target(
+        "after_crash_lines_sent",
+        Kind::Counter,
+        "Lines of dumps that the kernel took.",
+        |scrape, to| {
+            each(scrape, |target| {
+                to.counter(&[("target", &target.name)], target.after_crash.lines_sent)
+            })
+        },
+    ),
+    of_target(
+        "after_crash_lines_lost",
+        Kind::Counter,
+        "Lines of dumps that could not be sent after many tries.",
+        |scrape, to| {
+            each(scrape, |target| {
+                to.counter(&[("target", &target.name)], target.after_crash.lines_lost)
+            })
+        },
+    ),
 ];
 
 fn each(scrape: &Scrape, sample: impl FnMut(&TargetScrape) -> fmt::Result) -> fmt::Result {

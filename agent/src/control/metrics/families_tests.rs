@@ -12,7 +12,7 @@ use crate::{
     control::{
         life::heal::{BUCKETS_S, Heals},
         metrics::view::TargetScrape,
-        status::{CaptureStatus, RefusedStatus},
+        status::{CaptureStatus, RefusedStatus, after_crash::AfterCrashTarget},
     },
 };
 
@@ -30,6 +30,7 @@ fn scrape() -> Scrape {
         unbalanced: 0,
         suspected: 0,
         heals: Heals::default(),
+        after_crash: AfterCrashTarget::default(),
     };
     Scrape {
         version: "1.2.3",
@@ -46,6 +47,8 @@ fn scrape() -> Scrape {
         }],
         refused: RefusedStatus::default(),
         still: [false; THREADS.len()],
+        after_crash_dumps: 0,
+        after_crash_unusable: 0,
         targets: vec![target("fleet"), target("debug")],
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     control::{
         life::heal::Heals,
         progress::{Progress, THREADS},
-        status::{CaptureStatus, RefusedStatus, Status},
+        status::{CaptureStatus, RefusedStatus, Status, after_crash::AfterCrashTarget},
     },
     ledger::Ledger,
     target::state::State,
@@ -53,6 +53,10 @@ pub struct Scrape {
     pub refused: RefusedStatus,
     /// Whether each of [`THREADS`] stands still.
     pub still: [bool; THREADS.len()],
+    /// Dumps of earlier boots that were found.
+    pub after_crash_dumps: u64,
+    /// Files of them that are of no use.
+    pub after_crash_unusable: u64,
     /// The targets.
     pub targets: Vec<TargetScrape>,
 }
@@ -74,6 +78,8 @@ pub struct TargetScrape {
     pub suspected: u64,
     /// Its outages.
     pub heals: Heals,
+    /// How far it has come with what earlier boots left.
+    pub after_crash: AfterCrashTarget,
 }
 
 impl Scrape {

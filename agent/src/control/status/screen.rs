@@ -273,6 +273,7 @@ impl Status {
         if !self.removed.is_empty() {
             head.push(format!("targets removed live: {}", self.removed.join(", ")));
         }
+        head.extend(self.after_crash.lines().into_iter().next());
         head.extend(self.refused.line());
         head.iter().map(|line| printable(line.as_bytes())).collect()
     }

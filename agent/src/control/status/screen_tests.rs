@@ -1,6 +1,7 @@
 use super::*;
 use crate::control::last_words::LastWordsStatus;
 use crate::control::status::ShedStatus;
+use crate::control::status::after_crash::AfterCrashStatus;
 use crate::control::status::{
     Account, CaptureStatus, EgressStatus, NextHopStatus, RefusedStatus, Status, TargetStatus,
 };
@@ -38,6 +39,7 @@ fn target(name: &str, state: &str, remote: &str) -> TargetStatus {
             balances: true,
             unbalanced: 0,
         },
+        after_crash: None,
     }
 }
 
@@ -61,6 +63,7 @@ fn status() -> Status {
     away.account.lost.insert("backlog".to_owned(), 12);
     away.warnings = vec!["odd".to_owned()];
     Status {
+        after_crash: AfterCrashStatus::default(),
         version: "0.1.0".to_owned(),
         pid: 4711,
         uptime_s: 7265,

@@ -51,6 +51,9 @@ impl Status {
         if !self.removed.is_empty() {
             let _ = writeln!(text, "targets removed live: {}", self.removed.join(", "));
         }
+        for line in self.after_crash.lines() {
+            let _ = writeln!(text, "{line}");
+        }
         for target in &self.targets {
             target.write_text(&mut text);
         }
@@ -90,6 +93,9 @@ impl TargetStatus {
             let _ = writeln!(text, "  changed live: {change}");
         }
         let _ = writeln!(text, "  account: {}", self.account.line());
+        if let Some(line) = self.after_crash.and_then(|sent| sent.line()) {
+            let _ = writeln!(text, "  after a crash: {line}");
+        }
         if self.suspected > 0 {
             let _ = writeln!(
                 text,

@@ -4,7 +4,7 @@ use super::*;
 use crate::pump::{message::Message, recall::Recall, tap::tap};
 
 fn message(number: u32, text: &str) -> Box<Message> {
-    Box::new(Message { number, payload: text.as_bytes().into() })
+    Message::new(number, text.as_bytes().into())
 }
 
 fn returned(control: &mut Control) -> Vec<Returned> {

@@ -88,8 +88,7 @@ fn a_target_that_can_send_loses_nothing_because_another_one_is_stuck() {
         // A round may bring so many, and there are messages too.
         if (seq + 1).is_multiple_of(ROUND_ENTRIES as u64) {
             for number in 0..20 {
-                let message =
-                    Box::new(message::Message { number, payload: b"=;m".as_slice().into() });
+                let message = message::Message::new(number, b"=;m".as_slice().into());
                 control.send(Command::Message { target: 1, message });
             }
             pump.round(1);
