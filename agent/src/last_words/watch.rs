@@ -104,6 +104,10 @@ impl<S: Sink> Sink for Watched<'_, S> {
         self.sink.record(record);
     }
 
+    fn has_room(&mut self, rounds: usize) -> bool {
+        self.sink.has_room(rounds)
+    }
+
     fn missing(&mut self, first_seq: u64, count: u64, reason: MissingReason) {
         self.sink.missing(first_seq, count, reason);
     }
