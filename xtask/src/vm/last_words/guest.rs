@@ -6,13 +6,13 @@
 //! kernel's console, which goes into a file. The memory of its ACPI error record table
 //! is a file as well; there pstore keeps the log over the reboot.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::process::{ChildStdin, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,16 +20,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::crashes::{After, Cause, Crash};
 use super::judge::Arrival;
+use super::machine::{Guard, STORE_BYTES, arguments, connect, read_lines, said};
 use super::{AFTER_CRASH, Subject};
 use crate::run::cmd;
 use crate::signals::Interrupt;
 use crate::vm::kernel::Kernel;
 
-/// The store of pstore, and one of its records; a part of a dump must fit one.
-const STORE_BYTES: u64 = 1 << 20;
-/// How much of the log pstore keeps: all that comes behind the mark, and more.
-const KMSG_BYTES: u32 = 128 << 10;
 const BOOT_LIMIT: Duration = Duration::from_secs(150);
+const SECOND_BOOT_LIMIT: Duration = Duration::from_secs(60);
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 /// Time in which a guest that stands still has printed and sent what it can.
 const HALT: Duration = Duration::from_secs(5);
@@ -102,11 +100,14 @@ pub(super) fn run(plan: &Plan<'_>, interrupt: &Interrupt) -> Result<Evidence> {
             guest.command("system_reset")?;
         }
     }
-    guest.wait("the guest to boot again", BOOT_LIMIT, |_, word| match word {
-        Some("BOOT second") => Some(Ok(())),
-        Some("BOOT first") => Some(Err(anyhow::anyhow!("it crashed and pstore is empty"))),
-        _ => None,
-    })??;
+    let has_log = guest.second_boot(SECOND_BOOT_LIMIT).or_else(|error| {
+        interrupt.check()?;
+        // Emulated guests hang now and then while booting; pstore has the log already.
+        println!("last-words: RESET of {}: {error:#}", plan.crash.name);
+        guest.command("system_reset")?;
+        guest.second_boot(BOOT_LIMIT)
+    })?;
+    ensure!(has_log, "the guest crashed, and pstore is empty");
     guest.rebooted = true;
     guest.answer()?;
     guest.files(BOOT_LIMIT)?;
@@ -154,6 +155,8 @@ impl<'a> Guest<'a> {
         let mut peer = cmd(plan.peer, [socket("peer"), socket("net")]);
         peer.args(plan.crash.silent_neighbour.then_some("silent"));
         peer.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr("peer.log")?);
+        // Ctrl-C reaches this process only, which then ends the others.
+        peer.process_group(0);
         let mut peer = Guard(peer.spawn().context("start the VM's peer")?);
         let to_peer = peer.0.stdin.take();
         let from_peer = peer.0.stdout.take().context("the peer has no output")?;
@@ -167,6 +170,7 @@ impl<'a> Guest<'a> {
         let mut qemu = cmd("qemu-system-x86_64", arguments);
         let log = plan.dir.join("qemu.log");
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr("qemu.log")?);
+        qemu.process_group(0);
         let mut qemu = Guard(qemu.spawn().context("cannot start QEMU")?);
         let mut connect = |name: &str| connect(&socket(name), &mut qemu.0, &log);
         let (line, monitor) = (connect("line")?, connect("monitor")?);
@@ -200,6 +204,15 @@ impl<'a> Guest<'a> {
     fn answer(&mut self) -> Result<()> {
         let to_peer = self.to_peer.as_mut().context("the peer has no input")?;
         to_peer.write_all(b"answer\n").context("speak to the VM's peer")
+    }
+
+    /// Waits until the guest has booted again; returns whether it found a log.
+    fn second_boot(&mut self, limit: Duration) -> Result<bool> {
+        self.wait("the guest to boot again", limit, |_, word| match word {
+            Some("BOOT second") => Some(true),
+            Some("BOOT first") => Some(false),
+            _ => None,
+        })
     }
 
     /// Takes events until `done` returns something; it is given each word of the guest, and
@@ -327,108 +340,5 @@ impl<'a> Guest<'a> {
             }
         }
         Ok(self.evidence)
-    }
-}
-
-/// Passes the lines of `from` on, and keeps them in a file.
-fn read_lines(
-    from: impl Read + Send + 'static,
-    to: Sender<Event>,
-    mut copy: File,
-    event: fn(String) -> Event,
-) {
-    thread::spawn(move || {
-        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-            // The copy is only there to be looked at.
-            drop(copy.write_all(&line).and_then(|()| copy.write_all(b"\n")));
-            if to.send(event(String::from_utf8_lossy(&line).into_owned())).is_err() {
-                return;
-            }
-        }
-    });
-}
-
-/// Connects to a socket that QEMU is about to make.
-fn connect(socket: &Path, qemu: &mut Child, log: &Path) -> Result<UnixStream> {
-    let start = Instant::now();
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                let ended = qemu.try_wait().context("look after QEMU")?;
-                ensure!(ended.is_none(), "QEMU did not start: {}", said(log));
-                ensure!(start.elapsed() < STEP_LIMIT, "connect to {}: {error}", socket.display());
-                thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-}
-
-fn said(log: &Path) -> String {
-    fs::read_to_string(log).unwrap_or_default().trim().to_owned()
-}
-
-fn arguments(plan: &Plan<'_>, sockets: &Path) -> Vec<OsString> {
-    let joined = |parts: &[&dyn AsRef<std::ffi::OsStr>]| {
-        let mut text = OsString::new();
-        parts.iter().for_each(|part| text.push(part.as_ref()));
-        text
-    };
-    let socket = |name: &str| sockets.join(name);
-    let file = |name: &str| plan.dir.join(name);
-    let append = format!(
-        "console=ttyS0 quiet net.ifnames=0 pstore.kmsg_bytes={KMSG_BYTES} \
-         lw_subject={} lw_crash={} lw_cpu={} lw_panic={} lw_after={}",
-        plan.subject.name(),
-        plan.crash.name,
-        plan.cpu,
-        plan.crash.panic_timeout_s,
-        if AFTER_CRASH { "yes" } else { "no" }
-    );
-    let fixed = "-M q35 -accel tcg,thread=multi,tb-size=256 -cpu max -smp 2 -m 768 -nodefaults \
-                 -display none -device virtio-net-pci,netdev=net0,csum=off \
-                 -device acpi-erst,memdev=erst -serial chardev:console -serial chardev:line \
-                 -mon chardev=monitor,mode=readline";
-    let mut arguments: Vec<OsString> = fixed.split_whitespace().map(OsString::from).collect();
-    let with_value: [(&str, OsString); 9] = [
-        (
-            "-netdev",
-            joined(&[
-                &"dgram,id=net0,local.type=unix,local.path=",
-                &socket("net"),
-                &",remote.type=unix,remote.path=",
-                &socket("peer"),
-            ]),
-        ),
-        ("-object", joined(&[&"filter-dump,id=dump0,netdev=net0,file=", &file("net.pcap")])),
-        (
-            "-object",
-            joined(&[
-                &format!("memory-backend-file,id=erst,share=on,size={STORE_BYTES},mem-path="),
-                &file("erst"),
-            ]),
-        ),
-        ("-chardev", joined(&[&"file,id=console,path=", &file("console.log")])),
-        // The guest waits until somebody listens: no word of it is lost.
-        ("-chardev", joined(&[&"socket,id=line,server=on,wait=on,path=", &socket("line")])),
-        ("-chardev", joined(&[&"socket,id=monitor,server=on,wait=off,path=", &socket("monitor")])),
-        ("-kernel", plan.kernel.image.clone().into()),
-        ("-initrd", plan.initramfs.into()),
-        ("-append", append.into()),
-    ];
-    for (option, value) in with_value {
-        arguments.extend([option.into(), value]);
-    }
-    arguments
-}
-
-/// A child process that ends when it is dropped.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // Both fail only if it has been reaped already.
-        drop(self.0.kill());
-        drop(self.0.wait());
     }
 }

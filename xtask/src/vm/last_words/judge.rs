@@ -47,6 +47,13 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
+impl Line {
+    /// As the kernel shows it.
+    fn shown(&self) -> String {
+        format!("[{:5}.{:06}] {}", self.ts_us / 1_000_000, self.ts_us % 1_000_000, self.text)
+    }
+}
+
 /// A record that arrived, or a line without a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
@@ -93,6 +100,7 @@ pub(super) struct Verdict {
     pub(super) later: Share,
     pub(super) storm: Share,
     /// Of the lines of the crash that did not arrive: those that were told after the reboot.
+    /// Nothing of nothing if that was not looked at.
     pub(super) after_reboot: Share,
     /// The lines printed before the stop that did not arrive.
     pub(super) missing: Vec<String>,
@@ -172,8 +180,9 @@ pub(super) fn divide(lines: Vec<Line>, panics: bool) -> Result<Printed> {
     Ok(printed)
 }
 
-/// Compares what was printed with what arrived until the reboot and after it.
-pub(super) fn compare(printed: &Printed, first: &[Arrival], second: &[Arrival]) -> Verdict {
+/// Compares what was printed with what arrived until the reboot and, if that was asked for,
+/// after it.
+pub(super) fn compare(printed: &Printed, first: &[Arrival], second: Option<&[Arrival]>) -> Verdict {
     let mut arrived: HashMap<Line, HashSet<(u64, usize)>> = HashMap::new();
     for arrival in first {
         let Arrival::Record { seq, ts_us, text } = arrival else { continue };
@@ -185,36 +194,37 @@ pub(super) fn compare(printed: &Printed, first: &[Arrival], second: &[Arrival]) 
     }
     let mut left: HashMap<Line, usize> =
         arrived.into_iter().map(|(line, places)| (line, places.len())).collect();
-    let mut missing = Vec::new();
     let mut count = |lines: &[Line]| {
-        let mut share = Share { arrived: 0, printed: lines.len() };
-        let mut not_arrived = Vec::new();
+        let mut missing = Vec::new();
         for line in lines {
             match left.get_mut(line) {
-                Some(count) if *count > 0 => {
-                    *count -= 1;
-                    share.arrived += 1;
-                }
-                _ => not_arrived.push(line.text.clone()),
+                Some(count) if *count > 0 => *count -= 1,
+                _ => missing.push(line.clone()),
             }
         }
-        missing.extend_from_slice(&not_arrived);
-        (share, not_arrived)
+        (Share { arrived: lines.len() - missing.len(), printed: lines.len() }, missing)
     };
-    let (before_stop, missing_before) = count(&printed.before_stop);
-    let (later, _) = count(&printed.later);
-    let told = |text: &String| {
-        second.iter().any(|arrival| matches!(arrival, Arrival::Plain(line) if line.ends_with(text)))
-    };
-    let after_reboot =
-        Share { arrived: missing.iter().filter(|text| told(text)).count(), printed: missing.len() };
+    let (before_stop, missing) = count(&printed.before_stop);
+    let (later, missing_later) = count(&printed.later);
+    let after_reboot = second.map(|second| {
+        let told = |line: &&Line| {
+            let end = line.shown();
+            let ends =
+                |arrival: &Arrival| matches!(arrival, Arrival::Plain(text) if text.ends_with(&end));
+            second.iter().any(ends)
+        };
+        let rest = || missing.iter().chain(&missing_later);
+        Share { arrived: rest().filter(told).count(), printed: rest().count() }
+    });
+    let after_reboot = after_reboot.unwrap_or_default();
     let mut left_of_storm = left;
     let storm = printed.storm.iter().filter(|line| {
         let count = left_of_storm.get_mut(line);
         count.is_some_and(|count| std::mem::take(count) > 0)
     });
     let storm = Share { arrived: storm.count(), printed: printed.storm.len() };
-    Verdict { before_stop, later, storm, after_reboot, missing: missing_before }
+    let missing = missing.into_iter().map(|line| line.text).collect();
+    Verdict { before_stop, later, storm, after_reboot, missing }
 }
 
 #[cfg(test)]
@@ -287,13 +297,13 @@ mod tests {
 
     #[test]
     fn counts_what_arrived() {
-        let verdict = compare(&printed(), &lines(9), &[]);
+        let verdict = compare(&printed(), &lines(9), None);
         assert!(verdict.before_stop.is_whole());
         assert_eq!(verdict.before_stop, Share { arrived: 7, printed: 7 });
         assert_eq!(verdict.later, Share { arrived: 1, printed: 2 });
         assert!(verdict.missing.is_empty());
 
-        let verdict = compare(&printed(), &lines(5), &[]);
+        let verdict = compare(&printed(), &lines(5), None);
         assert_eq!(verdict.before_stop, Share { arrived: 4, printed: 7 });
         assert_eq!(verdict.missing, ["Call Trace:", " <TASK>", " </TASK>"]);
     }
@@ -304,7 +314,7 @@ mod tests {
             "[    1.000000] last-words: it begins\n[    1.000001] same\n[    1.000001] same\n";
         let printed = divide(read_log(log), false).unwrap();
         let mark = record(1, 1_000_000, MARK);
-        let share = |arrivals: &[Arrival]| compare(&printed, arrivals, &[]).before_stop.arrived;
+        let share = |arrivals: &[Arrival]| compare(&printed, arrivals, None).before_stop.arrived;
         assert_eq!(share(&[mark.clone(), record(2, 1_000_001, "same")]), 2);
         let twice = [mark.clone(), record(2, 1_000_001, "same"), record(2, 1_000_001, "same")];
         assert_eq!(share(&twice), 2);
@@ -318,7 +328,7 @@ mod tests {
             [    1.000002] Kernel panic - not syncing: x\n[    1.000003] storm 2: a\n";
         let printed = divide(read_log(log), true).unwrap();
         let arrivals = [record(1, 1_000_000, MARK), record(4, 1_000_003, "storm 2: a")];
-        let verdict = compare(&printed, &arrivals, &[]);
+        let verdict = compare(&printed, &arrivals, None);
         assert_eq!(verdict.before_stop, Share { arrived: 1, printed: 2 });
         assert_eq!(verdict.storm, Share { arrived: 1, printed: 2 });
     }
@@ -328,10 +338,11 @@ mod tests {
         let plain = |text: &str| Arrival::Plain(text.to_owned());
         let second = [
             plain("boot x: <4>[    5.300300]  </TASK>"),
+            plain("boot x: <0>[    5.300301] Kernel Offset: 0x1000 from 0xffffffff81000000"),
             plain("boot x: <0>[    5.300500] odd"),
             record(8, 5_300_400, "Kernel Offset: 0x1000 from 0xffffffff81000000"),
         ];
-        let verdict = compare(&printed(), &lines(7), &second);
+        let verdict = compare(&printed(), &lines(7), Some(&second));
         assert_eq!(verdict.before_stop, Share { arrived: 6, printed: 7 });
         assert_eq!(verdict.after_reboot, Share { arrived: 2, printed: 3 });
     }

@@ -116,9 +116,10 @@ pub(super) fn table(rows: &[Row]) -> String {
         let subjects = cells.entry((place, version(&row.kernel), &row.kernel)).or_default();
         subjects.entry(row.subject).or_default().add(&row.outcome);
     }
-    let mut text = "| crash | kernel | lines | agent: complete | median, least | netconsole: complete | median, \
-         least | later lines: agent, netconsole | agent, rest after the reboot |\n\
-         |---|---|---|---|---|---|---|---|---|\n"
+    let mut text = "| crash | kernel | lines | agent: complete | median, least | \
+                    netconsole: complete | median, least | later lines: agent, netconsole | \
+                    agent: rest, after the reboot |\n\
+                    |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     let nothing = Cell::default();
     for ((place, _, kernel), subjects) in &cells {
