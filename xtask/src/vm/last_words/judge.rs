@@ -15,7 +15,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::crashes::STORM_START;
 
@@ -66,7 +66,7 @@ pub(super) enum Arrival {
 /// What the guest printed behind the mark.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Printed {
-    /// While the other CPUs ran; the mark first.
+    /// While the other CPUs ran.
     pub(super) before_stop: Vec<Line>,
     /// After they had been stopped.
     pub(super) later: Vec<Line>,
@@ -157,7 +157,9 @@ pub(super) fn read_log(text: &str) -> Vec<Line> {
 /// No mark, or no panic where one must be: the reference is of no use.
 pub(super) fn divide(lines: Vec<Line>, panics: bool) -> Result<Printed> {
     let total = lines.len();
-    let behind = lines.into_iter().skip_while(|line| line.text != MARK);
+    let mut behind = lines.into_iter().skip_while(|line| line.text != MARK);
+    // The mark itself is no word of the crash.
+    ensure!(behind.next().is_some(), "the mark is not in the reference ({total} lines)");
     let mut printed = Printed::default();
     let mut panicked = false;
     for line in behind {
@@ -173,9 +175,7 @@ pub(super) fn divide(lines: Vec<Line>, panics: bool) -> Result<Printed> {
             printed.before_stop.push(line);
         }
     }
-    if printed.before_stop.is_empty() {
-        bail!("the mark is not in the reference ({total} lines)");
-    }
+    ensure!(!printed.before_stop.is_empty(), "nothing follows the mark in the reference");
     ensure!(panicked == panics, "the reference {} a panic", if panics { "lacks" } else { "has" });
     Ok(printed)
 }
@@ -279,9 +279,9 @@ mod tests {
     #[test]
     fn the_stop_lies_behind_the_backtrace_of_the_panic() {
         let printed = printed();
-        assert_eq!(printed.before_stop.len(), 7);
-        assert_eq!(printed.before_stop[0].text, MARK);
-        assert_eq!(printed.before_stop[6].text, " </TASK>");
+        assert_eq!(printed.before_stop.len(), 6);
+        assert_eq!(printed.before_stop[0].text, "sysrq: Trigger a crash");
+        assert_eq!(printed.before_stop[5].text, " </TASK>");
         // What follows the first later line is later, too.
         assert_eq!(printed.later.len(), 2);
     }
@@ -290,21 +290,22 @@ mod tests {
     fn an_oops_is_printed_before_the_stop_even_if_it_looks_like_its_end() {
         let log = "[    1.000000] last-words: it begins\n[    1.000001] Kernel Offset: odd\n\
             [    1.000002] ---[ end trace 0000000000000000 ]---\n";
-        assert_eq!(divide(read_log(log), false).unwrap().before_stop.len(), 3);
+        assert_eq!(divide(read_log(log), false).unwrap().before_stop.len(), 2);
         assert!(divide(read_log(log), true).is_err());
         assert!(divide(read_log("[    1.000000] other\n"), false).is_err());
+        assert!(divide(read_log("[    1.000000] last-words: it begins\n"), false).is_err());
     }
 
     #[test]
     fn counts_what_arrived() {
         let verdict = compare(&printed(), &lines(9), None);
         assert!(verdict.before_stop.is_whole());
-        assert_eq!(verdict.before_stop, Share { arrived: 7, printed: 7 });
+        assert_eq!(verdict.before_stop, Share { arrived: 6, printed: 6 });
         assert_eq!(verdict.later, Share { arrived: 1, printed: 2 });
         assert!(verdict.missing.is_empty());
 
         let verdict = compare(&printed(), &lines(5), None);
-        assert_eq!(verdict.before_stop, Share { arrived: 4, printed: 7 });
+        assert_eq!(verdict.before_stop, Share { arrived: 3, printed: 6 });
         assert_eq!(verdict.missing, ["Call Trace:", " <TASK>", " </TASK>"]);
     }
 
@@ -315,11 +316,11 @@ mod tests {
         let printed = divide(read_log(log), false).unwrap();
         let mark = record(1, 1_000_000, MARK);
         let share = |arrivals: &[Arrival]| compare(&printed, arrivals, None).before_stop.arrived;
-        assert_eq!(share(&[mark.clone(), record(2, 1_000_001, "same")]), 2);
+        assert_eq!(share(&[mark.clone(), record(2, 1_000_001, "same")]), 1);
         let twice = [mark.clone(), record(2, 1_000_001, "same"), record(2, 1_000_001, "same")];
-        assert_eq!(share(&twice), 2);
-        assert_eq!(share(&[mark.clone(), record(2, 1_000_001, "same\nsame")]), 3);
-        assert_eq!(share(&[mark, record(2, 1_000_009, "same")]), 1);
+        assert_eq!(share(&twice), 1);
+        assert_eq!(share(&[mark.clone(), record(2, 1_000_001, "same\nsame")]), 2);
+        assert_eq!(share(&[mark, record(2, 1_000_009, "same")]), 0);
     }
 
     #[test]
@@ -329,7 +330,7 @@ mod tests {
         let printed = divide(read_log(log), true).unwrap();
         let arrivals = [record(1, 1_000_000, MARK), record(4, 1_000_003, "storm 2: a")];
         let verdict = compare(&printed, &arrivals, None);
-        assert_eq!(verdict.before_stop, Share { arrived: 1, printed: 2 });
+        assert_eq!(verdict.before_stop, Share { arrived: 0, printed: 1 });
         assert_eq!(verdict.storm, Share { arrived: 1, printed: 2 });
     }
 
@@ -343,7 +344,7 @@ mod tests {
             record(8, 5_300_400, "Kernel Offset: 0x1000 from 0xffffffff81000000"),
         ];
         let verdict = compare(&printed(), &lines(7), Some(&second));
-        assert_eq!(verdict.before_stop, Share { arrived: 6, printed: 7 });
+        assert_eq!(verdict.before_stop, Share { arrived: 5, printed: 6 });
         assert_eq!(verdict.after_reboot, Share { arrived: 2, printed: 3 });
     }
 }
