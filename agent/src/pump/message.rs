@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn no_message_has_the_number_of_a_notice() {
-        assert_eq!([0, 7, GAP_NOTICE - 2].map(next_number), [1, 8, GAP_NOTICE - 1]);
-        assert_eq!(next_number(GAP_NOTICE - 1), 0);
-        const { assert!(GAP_NOTICE < NOTICE) };
+        assert_eq!([0, 7, COPY - 2].map(next_number), [1, 8, COPY - 1]);
+        assert_eq!(next_number(COPY - 1), 0);
+        const { assert!(COPY < GAP_NOTICE && GAP_NOTICE < NOTICE) };
     }
 }

@@ -31,7 +31,7 @@ use crate::toolchain::Toolchain;
 
 /// Whether the agent of the second boot is started with `after_crash = true` and what it tells
 /// of the first one is counted.
-const AFTER_CRASH: bool = false;
+const AFTER_CRASH: bool = true;
 
 const README: &str = "README.md";
 /// Crashes of the short form.
