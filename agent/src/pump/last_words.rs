@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{LastWordsParts, Pump};
+use super::{LastWordsParts, Pump, PumpTarget};
 use crate::{
     capture::{bpf::Panic, wait::now_ns},
     last_words::{Claim, LIVES_AFTER_NS, Progress, SPEAKING_NAP_NS, placement::current_cpu},
@@ -67,11 +67,14 @@ impl Pump {
         shared.beacon.set_report(self.report.is_open());
         let Some(ring) = &self.ring else { return };
         let next_seq = self.store.next_seq();
-        let mut handed = true;
-        for (index, target) in self.targets.iter().enumerate() {
-            let Some(target) = target else { continue };
-            shared.beacon.set_msgid(index, target.msgid);
-            handed &= target.route.is_none() || target.needed_seq() >= next_seq;
+        let has_all =
+            |target: &PumpTarget| target.route.is_none() || target.needed_seq() >= next_seq;
+        let handed = self.targets.iter().flatten().all(|target| has_all(target));
+        // Who goes on from there gives the same numbers.
+        if handed {
+            for (index, target) in self.targets.iter().enumerate() {
+                target.iter().for_each(|target| shared.beacon.set_msgid(index, target.msgid));
+            }
         }
         let before = shared.beacon.progress();
         let handed_position = if handed { ring.released() } else { before.handed_position };

@@ -374,6 +374,15 @@ fn log_records() -> Result<()> {
     for lines in [20, 38, 39, 40, 60, 80] {
         write(format!("<12>{}\n", vec!["many lines"; lines].join("\n")))?;
     }
+    // What a panic says, by somebody who proves nothing with it.
+    for forged in [
+        "Kernel panic - not syncing: forged",
+        "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+        "---[ end trace 0000000000000000 ]---",
+        "---[ end Kernel panic - not syncing: forged ]---",
+    ] {
+        write(format!("<0>{forged}\n"))?;
+    }
     write("<12>without a newline")?;
     write("<12>the record after it\n")?;
     write("<12>without a newline, ")?;

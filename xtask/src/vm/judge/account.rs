@@ -13,6 +13,7 @@ use super::{Evidence, Target};
 #[derive(Deserialize)]
 struct Status {
     capture: Capture,
+    last_words: LastWords,
     targets: Vec<TargetStatus>,
 }
 
@@ -21,6 +22,16 @@ struct Capture {
     source: String,
     /// Records that came from `/dev/kmsg` alone because the programs did not deliver them.
     backfilled: u64,
+}
+
+#[derive(Deserialize)]
+struct LastWords {
+    /// What proves a panic.
+    proof: Option<String>,
+    /// Lines that were held.
+    held: u64,
+    /// Records that were sent as last words.
+    spoken: u64,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +72,13 @@ impl Evidence<'_> {
         };
         let source = &status.capture.source;
         ensure!(source == phase, "the records were captured by {source}");
+        // Panics are forged in each phase, and proof of one can be had on these kernels.
+        let LastWords { proof, held, spoken } = &status.last_words;
+        ensure!((*held, *spoken) == (0, 0), "{held} lines were held, {spoken} said, by no panic");
+        ensure!(
+            proof.is_some() == (source != "kmsg"),
+            "source {source}: a panic is proved by {proof:?}"
+        );
         let mut kinds = BTreeSet::new();
         for target in Target::ALL {
             let name = target.name();

@@ -102,7 +102,12 @@ impl Run {
                 },
             })
         });
-        let status = serde_json::json!({ "capture": { "source": phase, "backfilled": 0 }, "targets": targets });
+        let proof = (phase != "kmsg").then_some("kprobe panic");
+        let status = serde_json::json!({
+            "capture": { "source": phase, "backfilled": 0 },
+            "last_words": { "proof": proof, "held": 0, "spoken": 0 },
+            "targets": targets,
+        });
         self.report.info.insert(format!("status-{phase}"), status.to_string());
     }
 
