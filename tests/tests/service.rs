@@ -771,7 +771,8 @@ fn an_agent_that_loses_dev_kmsg_sends_what_it_has_and_tells_its_account() {
     let peer = Peer::start(&pair.right, 6666);
     // Some more than go out at once at this pace.
     const COUNT: u64 = 330;
-    let other_end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    let other_end =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
     grantpt(&other_end).and_then(|()| unlockpt(&other_end)).expect("a terminal");
     let terminal = ptsname(&other_end, Vec::new()).expect("its name");
     let mount = "stty -echo < \"$0\" && mount --bind \"$0\" /dev/kmsg && exec \"$@\"";
