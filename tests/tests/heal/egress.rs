@@ -240,3 +240,11 @@ fn a_socket_that_sends_nothing_is_given_up() {
         give_up("stuck-packet", 1_000, ["packet", "udp"]);
     }
 }
+
+/// An AF_XDP socket takes as many frames as it has, and gets none back.
+#[test]
+fn a_socket_whose_frames_never_come_back_is_given_up() {
+    if ready("a_socket_whose_frames_never_come_back_is_given_up") {
+        give_up("stuck-xdp", 3_500, ["xdp", "packet"]);
+    }
+}
