@@ -210,13 +210,16 @@ impl Life {
         at
     }
 
-    /// Whether something was handed to a socket and nothing has become of it for that long.
+    /// Whether something was handed to a socket and nothing has become of it for that long; or
+    /// twice as long, whether what there is to be sent finds no place in the socket: the kernel has
+    /// taken all that was handed over, and gives none of its frames back.
     pub(super) fn is_stuck(&mut self, now: Instant, ledger: &Ledger, patience: Duration) -> bool {
         let done = ledger.sent + ledger.filtered + ledger.lost_total();
-        let idle = ledger.in_flight == 0 || !self.is_active() || done != self.progress.0;
+        let idle = ledger.queued() == 0 || !self.is_active() || done != self.progress.0;
         if idle {
             self.progress = (done, now);
         }
+        let patience = if ledger.in_flight > 0 { patience } else { 2 * patience };
         now.saturating_duration_since(self.progress.1) >= patience
     }
 

@@ -40,9 +40,11 @@ impl Phase {
     }
 }
 
-/// 100 severe records among 400 others; what is milder is given up earlier.
+/// 100 severe records among 400 others, of which what is milder is given up earlier; and what the
+/// kernel still has when the agent goes on.
 fn overload(lost: impl Fn(u64, u64) -> bool) -> Phase {
     let levels = (0..500).map(|number| if number % 5 == 4 { 3 } else { 4 + number % 5 });
+    let levels = levels.chain([6; 1_100]);
     let mut phase =
         Phase::new("overload", levels.map(|level| (8 | level as u32, format!("flood {level}"))));
     phase.send(7963, |record| !lost(record.level, record.seq));
@@ -51,7 +53,7 @@ fn overload(lost: impl Fn(u64, u64) -> bool) -> Phase {
     phase.report.info.insert(
         "status-overload".to_owned(),
         serde_json::json!({
-            "capture": { "ring_full": 0, "shed": { "debug": missing } },
+            "capture": { "ring_full": 0, "backfilled": 1_100, "shed": { "debug": missing } },
             "targets": [{ "account": { "balances": true, "queued": 0, "lost": { "x": missing } } }],
         })
         .to_string(),
@@ -73,6 +75,12 @@ fn an_overload_is_judged_by_level_and_account() {
     assert!(error(severe).contains("of level 3 is missing"));
     let disorder = overload(|level, seq| in_order(level, seq) || (level == 4 && seq < 120));
     assert!(error(disorder).contains("not in the order"));
+    let gone = overload(|level, seq| in_order(level, seq) || (level, seq) == (6, 1_300));
+    assert!(error(gone).contains("still 1300 is missing"));
+    let mut unfilled = overload(in_order);
+    let status = unfilled.report.info.get_mut("status-overload").unwrap();
+    *status = status.replace("\"backfilled\":1100", "\"backfilled\":0");
+    assert!(error(unfilled).contains("0 were filled in"));
     let mut untold = overload(in_order);
     let of_debug = |sent: &Datagram| sent.payload.ends_with(b"flood 7\n");
     let last = untold.sent.iter().rposition(of_debug).unwrap();
@@ -81,6 +89,53 @@ fn an_overload_is_judged_by_level_and_account() {
     let mut doubled = overload(in_order);
     doubled.sent.push(doubled.sent[0].clone());
     assert!(error(doubled).contains("twice"));
+}
+
+fn resume() -> Phase {
+    let mut phase = Phase::new("resume", (0..600).map(|number| (14, format!("resumed {number}"))));
+    phase.report.records.insert(0, record(99, 14, "of before"));
+    phase.send(7965, |_| true);
+    let status = serde_json::json!({
+        "capture": { "source": "commit", "replayed": 7 },
+        "targets": [{ "account": { "balances": true, "queued": 0, "lost": { "x": 0 } } }],
+    });
+    phase.report.info.insert("status-resume".to_owned(), status.to_string());
+    phase.report.info.insert("resume-ends".to_owned(), "10".to_owned());
+    phase
+}
+
+#[test]
+fn every_record_must_come_over_the_ends_of_the_agent() {
+    let mut good = resume();
+    // A kill: the last records of a batch come again, and half of a long one.
+    let again = good.sent[300].clone();
+    good.sent.insert(310, again);
+    good.sent.push(datagram(7965, b"6,98,1,-,ncfrag=0/9;half".to_vec()));
+    let seen = good.judge(Evidence::resume);
+    assert_eq!(
+        seen.as_deref(),
+        Ok("602 records over 10 ends of the agent, 1 came twice; 1 of before")
+    );
+    let error = |phase: Phase| phase.judge(Evidence::resume).unwrap_err();
+    let mut lost = resume();
+    lost.sent.remove(300);
+    assert!(error(lost).contains("1 records are missing"));
+    let mut unlike = resume();
+    let mut other = unlike.sent[300].clone();
+    other.payload.insert(other.payload.len() - 1, b'!');
+    unlike.sent.push(other);
+    assert!(error(unlike).contains("not alike"));
+    let mut live = resume();
+    live.sent.remove(0);
+    assert!(error(live).contains("nothing was replayed"));
+    for (from, to) in
+        [("commit", "kmsg"), ("\"replayed\":7", "\"replayed\":0"), ("\"x\":0", "\"x\":1")]
+    {
+        let mut spoiled = resume();
+        let status = spoiled.report.info.get_mut("status-resume").unwrap();
+        *status = status.replace(from, to);
+        assert!(spoiled.judge(Evidence::resume).is_err(), "{to}");
+    }
 }
 
 fn clocks() -> Phase {
