@@ -15,6 +15,7 @@ pub mod plan;
 mod proof;
 mod speaker;
 mod understudy;
+mod voice;
 mod watch;
 
 pub use self::{

@@ -7,29 +7,24 @@
 //!
 //! It keeps no account and frees no space in the ring.
 
-use std::{io, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
-use rustix::io::Errno;
 
 use super::{
     Beacon, DumpDesk, Progress,
     dump::DumpText,
-    plan::{Plan, Spoken, SpokenWay},
+    plan::Plan,
+    voice::{Refused, Voice},
 };
 use crate::{
     capture::{
         bpf::{Alarm, ITEM_BYTES, Panic, RingView, Seen},
         ring_record::RingRecord,
-        sequencer::DEFAULT_LEVEL,
     },
     egress::packet::AnyDevice,
     extradata::CgroupNames,
-    netconsole::{Encoder, Extras},
     netoops::{Kind, TextReader},
-    pump::TARGETS_MAX,
-    record::Record,
-    target::filter::Decision,
 };
 
 /// So much of the ring from before the panic is said first: an oops and what led to it.
@@ -42,9 +37,6 @@ const GROW_NS: u64 = 1_000_000;
 const BUSY_NS: u64 = 1_000_000;
 /// How long a record that no target takes is tried.
 const REFUSED_NS: u64 = 50_000_000;
-/// A driver without room is tried again so often, so much later each time.
-const TRIES: u32 = 20;
-const TRY_AGAIN: Duration = Duration::from_micros(20);
 /// Descriptor ids have 62 bits (`DESC_ID_MASK`, `printk_ringbuffer.h`).
 const ID_MASK: u64 = (1 << 62) - 1;
 
@@ -122,21 +114,6 @@ pub struct Speaker {
     dumped: bool,
 }
 
-/// What it takes to send one record.
-struct Voice {
-    encoder: Encoder,
-    cgroups: Cache<Arc<ArcSwap<CgroupNames>>, Arc<CgroupNames>>,
-    msgids: Box<[u32; TARGETS_MAX]>,
-    mouth: Mouth,
-}
-
-/// What it takes to send one datagram.
-struct Mouth {
-    devices: Option<AnyDevice>,
-    buffer: Box<[u8; 2048]>,
-    ip_id: u16,
-}
-
 struct Growing {
     bytes: Box<[u8; ITEM_BYTES]>,
     len_bytes: usize,
@@ -154,12 +131,7 @@ impl Speaker {
         Self {
             view,
             plan: Cache::new(Arc::clone(&parts.plan)),
-            voice: Voice {
-                encoder: Encoder::new(),
-                cgroups: Cache::new(Arc::clone(&parts.cgroups)),
-                msgids: Box::new([0; TARGETS_MAX]),
-                mouth: Mouth { devices, buffer: Box::new([0x20; 2048]), ip_id: 0 },
-            },
+            voice: Voice::new(&parts.cgroups, devices),
             begun: false,
             progress: parts.beacon.progress(),
             // Not zero: calloc would leave the pages to be faulted in.
@@ -194,9 +166,7 @@ impl Speaker {
         let Self { parts, view: Some(view), voice, .. } = self else { return };
         self.begun = true;
         self.progress = parts.beacon.progress();
-        for (target, msgid) in voice.msgids.iter_mut().enumerate() {
-            *msgid = parts.beacon.msgid(target);
-        }
+        voice.number_from(|target| parts.beacon.msgid(target));
         // The printing CPU sees that somebody is there.
         parts.acknowledge(1);
         view.seek(self.progress.handed_position);
@@ -264,6 +234,9 @@ impl Speaker {
         if said.all && said.records == 0 {
             said.records = self.catch_up(&mut view, now_ns);
             said.all = said.records == 0;
+            if said.all {
+                self.voice.echo(self.plan.load(), now_ns);
+            }
         }
         self.view = Some(view);
         self.parts.beacon.spoke(said.records);
@@ -281,9 +254,8 @@ impl Speaker {
             for (pass, packet_no) in dump.order() {
                 for target in &plan.targets {
                     let Some(way) = &target.dump else { continue };
-                    packets += u64::from(
-                        voice.mouth.send(way, |payload| dump.packet(text, packet_no, payload)),
-                    );
+                    packets +=
+                        u64::from(voice.send(way, |payload| dump.packet(text, packet_no, payload)));
                 }
                 // A held line sees that something moves. Positions are multiples of 8.
                 parts.acknowledge(
@@ -394,9 +366,6 @@ enum Which {
     Unknown,
 }
 
-/// No target took it.
-struct Refused;
-
 impl Growing {
     fn begin(&mut self, bytes: &[u8], seq: u64, position: u64, now_ns: u64) {
         let Some(room) = self.bytes.get_mut(..bytes.len()) else { return };
@@ -410,101 +379,4 @@ impl Growing {
             self.len_bytes = bytes;
         }
     }
-}
-
-impl Voice {
-    /// Sends a record to all targets; 1 if at least one took it, 0 if none wants it.
-    fn say(
-        &mut self,
-        plan: &Plan,
-        half: &RingRecord<'_>,
-        seq: u64,
-        progress: &mut Progress,
-        parts: &SpeakerParts,
-        dump: &mut DumpText,
-    ) -> Result<u64, Refused> {
-        let is_new = seq >= progress.next_seq;
-        progress.next_seq = progress.next_seq.max(seq.saturating_add(1));
-        if half.is_lost() {
-            return Ok(0);
-        }
-        let mut record = half.whole().unwrap_or_else(|| {
-            half.approximated(
-                seq,
-                half.ktime_ns().saturating_add_signed(progress.clock_offset_ns),
-                DEFAULT_LEVEL,
-            )
-        });
-        if !parts.shows_caller {
-            record.caller = None;
-        }
-        if is_new && parts.dumps.is_wanted() {
-            dump.append(&record);
-        }
-        let (mut wanted, mut taken) = (0, 0);
-        for target in &plan.targets {
-            if let Some(sent) = self.say_to(target, &record) {
-                wanted += 1;
-                taken += u64::from(sent);
-            }
-        }
-        if wanted > 0 && taken == 0 { Err(Refused) } else { Ok(u64::from(taken > 0)) }
-    }
-
-    /// Sends a record to a target; `None` if it does not want it.
-    fn say_to(&mut self, target: &Spoken, record: &Record<'_>) -> Option<bool> {
-        let settings = target.settings.load();
-        let names = self.cgroups.load();
-        let id = record.context.map_or(0, |context| context.cgroup_id);
-        let known = if id == 0 || !settings.names_cgroups { None } else { names.get(id) };
-        let extras = Extras {
-            cgroup: known.map(|(path, _)| path),
-            unit: known.map(|(_, unit)| unit),
-            nic: &target.nic,
-        };
-        if settings.filter.decide_without_rates(record, extras.cgroup) == Decision::Filter {
-            return None;
-        }
-        let msgid = self.msgids.get(target.place).map_or(0, |last| last.wrapping_add(1));
-        let mut datagrams = self.encoder.encode(record, &settings.format, msgid, &extras);
-        let mut sent = true;
-        let count = datagrams.count();
-        let Self { mouth, .. } = self;
-        for _ in 0..count {
-            sent &= mouth.send(&target.way, |payload| datagrams.write_next(payload).unwrap_or(0));
-        }
-        if sent && let Some(last) = self.msgids.get_mut(target.place) {
-            *last = msgid;
-        }
-        (count > 0).then_some(sent)
-    }
-}
-
-impl Mouth {
-    /// Sends what `write` writes; true if it was taken.
-    fn send(&mut self, way: &SpokenWay, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
-        let Self { devices, buffer, ip_id } = self;
-        let payload_bytes = write(buffer.get_mut(way.header_bytes()..).unwrap_or_default());
-        *ip_id = ip_id.wrapping_add(1);
-        payload_bytes > 0
-            && retry(|| way.send(devices.as_ref(), &mut buffer[..], payload_bytes, *ip_id))
-    }
-}
-
-/// Tries to send until the driver has room.
-fn retry(mut send: impl FnMut() -> io::Result<()>) -> bool {
-    for _ in 0..TRIES {
-        match send() {
-            Ok(()) => return true,
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(
-                    Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::CONNREFUSED,
-                ) => {
-                    std::thread::sleep(TRY_AGAIN);
-                }
-                _ => return false,
-            },
-        }
-    }
-    false
 }
