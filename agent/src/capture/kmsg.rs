@@ -48,7 +48,7 @@ const FIRST_LOOK_NS: u64 = 40_000;
 /// Each look without news makes the next one this much later.
 const LOOK_FACTOR: u64 = 4;
 /// The slowest look.
-const IDLE_LOOK_NS: u64 = 100_000_000;
+const IDLE_LOOK_NS: u64 = 200_000_000;
 /// How long a thread sleeps that has nothing to read, unless it is woken. Its turns are its sign of
 /// life: it must be well below half of any useful time of a watchdog.
 const REST_NS: u64 = 250_000_000;
