@@ -74,6 +74,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Ok(())
             });
         }
+        steps.run(&format!("last words, kernel {}", vm::CRASHED), |count| {
+            *count += vm::last_words::short(vm::CRASHED, &toolchain, &interrupt)?;
+            Ok(())
+        });
     }
     steps.finish()
 }

@@ -31,8 +31,9 @@ use crate::{
 const BEFORE_BYTES: u64 = 128 << 10;
 /// Records said in one turn.
 const TURN: usize = 16;
-/// How long a record that may still grow is waited for: its pieces are printed in a row.
-const GROW_NS: u64 = 1_000_000;
+/// How long a record that may still grow is waited for. Its pieces are printed in a row, but a slow
+/// machine takes milliseconds for each; and while this is waited for nobody is held.
+const GROW_NS: u64 = 20_000_000;
 /// How long an item that is being written is waited for: its CPU may have been stopped.
 const BUSY_NS: u64 = 1_000_000;
 /// How long a record that no target takes is tried.

@@ -12,6 +12,9 @@ use crate::{
 
 /// A report is over when nothing was printed for so long.
 const SILENCE_NS: u64 = 1_000_000_000;
+/// After its end marker a report is watched for so long: x86 prints the registers of the first oops once
+/// more, and then the kernel may panic (`oops_end`, `arch/x86/kernel/dumpstack.c`).
+const AFTER_END_NS: u64 = 1_000_000_000;
 /// However much is printed, no report lasts longer.
 const LONGEST_NS: u64 = 10_000_000_000;
 
@@ -26,6 +29,8 @@ pub struct ReportWatch {
     last_ns: u64,
     /// Of the current round.
     now_ns: u64,
+    /// When the last one had its end marker.
+    end_ns: Option<u64>,
     /// The report under way is of an oops or a BUG: something is broken.
     broken: bool,
     /// One of something broken has ended and nobody was told.
@@ -42,6 +47,7 @@ impl ReportWatch {
         {
             self.end();
         }
+        self.end_ns.take_if(|end_ns| now_ns.saturating_sub(*end_ns) >= AFTER_END_NS);
     }
 
     /// The next record.
@@ -59,7 +65,12 @@ impl ReportWatch {
                 self.last_ns = self.now_ns;
                 self.broken |= !MILD.iter().any(|start| record.text.starts_with(start));
             }
-            Line::End | Line::EndOfPanic => self.end(),
+            Line::End | Line::EndOfPanic => {
+                if self.begun_ns.is_some() {
+                    self.end_ns = Some(self.now_ns);
+                }
+                self.end();
+            }
             Line::Other => {}
         }
     }
@@ -69,10 +80,10 @@ impl ReportWatch {
         self.ended |= self.begun_ns.take().is_some() && broken;
     }
 
-    /// Whether a report is being printed.
+    /// Whether a report is being printed, or was just now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.begun_ns.is_some()
+        self.begun_ns.is_some() || self.end_ns.is_some()
     }
 
     /// Whether the report of an oops or a BUG has ended since this was asked last.
@@ -144,8 +155,14 @@ mod tests {
         watch.record(&kernel("RIP: 0010:f+0x1/0x2"));
         assert!(watch.is_open() && !watch.take_ended());
         watch.record(&kernel("---[ end trace 0000000000000000 ]---"));
-        assert!(!watch.is_open());
         assert!(watch.take_ended() && !watch.take_ended());
+        // A panic may follow.
+        watch.round(AFTER_END_NS);
+        assert!(watch.is_open());
+        watch.round(1 + AFTER_END_NS);
+        assert!(!watch.is_open() && !watch.take_ended());
+        watch.record(&kernel("---[ end trace 0000000000000000 ]---"));
+        assert!(!watch.is_open(), "of what?");
     }
 
     #[test]

@@ -37,6 +37,9 @@ use crate::toolchain::Toolchain;
 /// The oldest kernel that is supported and the newest stable one.
 pub(crate) const TESTED: &[&str] = &["6.1", "7"];
 
+/// The kernel that crashes in every test run: the one whose own netconsole says nothing in a panic.
+pub(crate) const CRASHED: &str = "7";
+
 /// The target of the static build; glibc's is what every tool chain has.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const BOOT_LIMIT: Duration = Duration::from_secs(420);
