@@ -1,5 +1,6 @@
 //! The other end of a test VM's network card (see `cargo xtask vm --last-words`): a host that
-//! answers ARP and receives what is sent to netconsole's port, with the project's own receiver.
+//! answers ARP and receives what is sent to netconsole's port and dumps to netoops', with the project's
+//! own receiver.
 //!
 //! QEMU's `-netdev dgram` carries one Ethernet frame per datagram of a Unix socket. Each record
 //! and each line without a header is told on standard output as one JSON object, as soon as the
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use etherparse::{EtherType, Ipv4HeaderSlice, NetSlice, SlicedPacket, TransportSlice};
+use netconsole_agent::netoops::{self, Assembled, Assembler, Outcome};
 use netconsole_agent::receive::{Event, Receiver};
 use serde_json::json;
 
@@ -56,6 +58,7 @@ fn main() -> Result<()> {
     tell(&json!({"ready": true}))?;
     let start = Instant::now();
     let mut receiver = Receiver::new();
+    let mut dumps = Assembler::new(netoops::Limits::default());
     let mut events = Vec::new();
     let mut frame = [0; FRAME_MAX_BYTES];
     while !over.load(Ordering::Relaxed) {
@@ -70,8 +73,15 @@ fn main() -> Result<()> {
                     }
                 }
                 match datagram(frame) {
-                    Ok(Some((source, payload))) => {
+                    Ok(Some((source, PORT, payload))) => {
                         receiver.datagram(start.elapsed(), source, payload, &mut events);
+                    }
+                    Ok(Some((source, _, payload))) => {
+                        match dumps.push(start.elapsed(), source, payload) {
+                            Ok(Outcome::Complete(dump)) => tell_dump(&dump)?,
+                            Ok(_) => {}
+                            Err(error) => tell(&json!({"damaged": error.to_string()}))?,
+                        }
                     }
                     Ok(None) => {}
                     Err(error) => tell(&json!({"damaged": format!("{error:#}")}))?,
@@ -80,11 +90,25 @@ fn main() -> Result<()> {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => return Err(error).context("receive a frame"),
         }
+        while let Some(dump) = dumps.pop_incomplete(start.elapsed()) {
+            tell_dump(&dump)?;
+        }
         receiver.tick(start.elapsed(), &mut events);
         tell_all(&mut events)?;
     }
+    while let Some(dump) = dumps.pop_incomplete(Duration::MAX) {
+        tell_dump(&dump)?;
+    }
     receiver.finish(&mut events);
     tell_all(&mut events)
+}
+
+fn tell_dump(dump: &Assembled<IpAddr>) -> Result<()> {
+    tell(&json!({
+        "dump": dump.kind.name(),
+        "missing": dump.packet_count - dump.received,
+        "text": String::from_utf8_lossy(&dump.text),
+    }))
 }
 
 /// One line on standard output.
@@ -122,16 +146,18 @@ fn arp_reply(frame: &[u8]) -> Option<[u8; 42]> {
     asked.then(|| reply.concat().try_into().ok())?
 }
 
-/// Sender and payload of a UDP datagram to netconsole's port, its checksums verified. The MAC
+/// Sender, port and payload of a UDP datagram to netconsole's or netoops' port, its checksums
+/// verified. The MAC
 /// it was sent to may be the broadcast one, which the kernel's netconsole uses by default.
-fn datagram(frame: &[u8]) -> Result<Option<(IpAddr, &[u8])>> {
+fn datagram(frame: &[u8]) -> Result<Option<(IpAddr, u16, &[u8])>> {
     let packet = SlicedPacket::from_ethernet(frame).context("an unreadable frame")?;
     let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (packet.net, packet.transport)
     else {
         return Ok(None);
     };
     let header: Ipv4HeaderSlice<'_> = ip.header();
-    if header.destination_addr() != ADDRESS || udp.destination_port() != PORT {
+    let port = udp.destination_port();
+    if header.destination_addr() != ADDRESS || ![PORT, netoops::PORT].contains(&port) {
         return Ok(None);
     }
     ensure!(
@@ -143,7 +169,7 @@ fn datagram(frame: &[u8]) -> Result<Option<(IpAddr, &[u8])>> {
         .calc_checksum_ipv4_raw(header.source(), header.destination(), udp.payload())
         .context("too long a datagram")?;
     ensure!(checksum == udp.checksum(), "wrong UDP checksum");
-    Ok(Some((header.source_addr().into(), udp.payload())))
+    Ok(Some((header.source_addr().into(), port, udp.payload())))
 }
 
 #[cfg(test)]
@@ -183,11 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_is_for_netconsole() {
-        let (source, payload) =
-            datagram(&frame(PORT)).unwrap().map(|(a, b)| (a, b.to_vec())).unwrap();
-        assert_eq!(source, IpAddr::from([10, 0, 2, 15]));
-        assert_eq!(payload, b"6,1,2,-;hello\n");
+    fn takes_what_is_for_netconsole_or_netoops() {
+        for port in [PORT, netoops::PORT] {
+            let frame = frame(port);
+            let taken = datagram(&frame).unwrap().unwrap();
+            let source = IpAddr::from([10, 0, 2, 15]);
+            assert_eq!(taken, (source, port, &b"6,1,2,-;hello\n"[..]));
+        }
         assert!(datagram(&frame(53)).unwrap().is_none());
     }
 

@@ -43,6 +43,9 @@ pub(super) struct Crash {
     pub(super) needs_module: bool,
     /// Whether the receiver answers ARP only when the guest has rebooted.
     pub(super) silent_neighbour: bool,
+    /// The last line that a dump must have which the agent sends; without it no dumps are asked for.
+    /// The kernel's netconsole has none.
+    pub(super) dump: Option<&'static str>,
     /// Runs of the whole matrix.
     pub(super) runs: usize,
 }
@@ -57,6 +60,7 @@ const PLAIN: Crash = Crash {
     cpu: None,
     needs_module: false,
     silent_neighbour: false,
+    dump: None,
     runs: 5,
 };
 
@@ -108,6 +112,22 @@ pub(super) const CRASHES: &[Crash] = &[
         cause: by_module!("oops"),
         after: After::Life,
         needs_module: true,
+        ..PLAIN
+    },
+    Crash {
+        name: "dump",
+        title: "`sysrq c`, with a netoops dump",
+        dump: Some("Kernel panic - not syncing: sysrq triggered crash"),
+        ..PLAIN
+    },
+    Crash {
+        name: "oops-dump",
+        title: "oops, no panic, with a netoops dump",
+        prepare: LOAD,
+        cause: by_module!("oops"),
+        after: After::Life,
+        needs_module: true,
+        dump: Some("---[ end trace "),
         ..PLAIN
     },
     // The CPU of the run is the one that is interrupted.

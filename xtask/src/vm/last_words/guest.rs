@@ -60,8 +60,20 @@ pub(super) struct Evidence {
     pub(super) first: Vec<Arrival>,
     /// What arrived afterwards.
     pub(super) second: Vec<Arrival>,
+    /// Dumps that arrived until the guest booted again.
+    pub(super) dumps: Vec<Dump>,
     /// What the agent said about its source of records.
     pub(super) source: Option<String>,
+}
+
+/// A netoops dump.
+#[derive(Debug)]
+pub(super) struct Dump {
+    /// `hard` or `soft`.
+    pub(super) kind: String,
+    /// Packets that did not arrive.
+    pub(super) missing: u64,
+    pub(super) text: String,
 }
 
 /// Runs it.
@@ -311,6 +323,15 @@ impl<'a> Guest<'a> {
         let fact: serde_json::Value = serde_json::from_str(fact).context("read the peer's fact")?;
         if let Some(damage) = fact["damaged"].as_str() {
             bail!("the guest sent a damaged frame: {damage}");
+        }
+        if let (Some(kind), Some(missing), Some(text)) =
+            (fact["dump"].as_str(), fact["missing"].as_u64(), fact["text"].as_str())
+        {
+            let (kind, text) = (kind.to_owned(), text.to_owned());
+            if !self.rebooted {
+                self.evidence.dumps.push(Dump { kind, missing, text });
+            }
+            return Ok(());
         }
         let arrivals =
             if self.rebooted { &mut self.evidence.second } else { &mut self.evidence.first };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::crashes::{After, CRASHES, Crash, STORM_WRITER};
 use super::guest::{self, Plan};
@@ -196,6 +196,20 @@ impl Lab<'_> {
             let log = evidence.files.iter().find(|(name, _)| name == "dmesg");
             judge::read_log(&log.context("the guest did not show its log")?.1)
         };
+        if let (Some(last), Subject::Agent) = (item.crash.dump, item.subject) {
+            let is_good = |dump: &guest::Dump| {
+                dump.kind == "hard" && dump.missing == 0 && dump.text.contains(last)
+            };
+            let told: Vec<_> = evidence
+                .dumps
+                .iter()
+                .map(|dump| format!("{} with {} packets missing", dump.kind, dump.missing))
+                .collect();
+            ensure!(
+                evidence.dumps.iter().any(is_good),
+                "no whole dump with {last:?} arrived, but {told:?}"
+            );
+        }
         let printed = judge::divide(lines, panics)?;
         let told = (panics && AFTER_CRASH && item.subject == Subject::Agent)
             .then_some(evidence.second.as_slice());

@@ -76,12 +76,13 @@ pub(super) fn arguments(plan: &Plan<'_>, sockets: &Path) -> Vec<OsString> {
     let file = |name: &str| plan.dir.join(name);
     let append = format!(
         "console=ttyS0 quiet net.ifnames=0 pstore.kmsg_bytes={KMSG_BYTES} \
-         lw_subject={} lw_crash={} lw_cpu={} lw_panic={} lw_after={}",
+         lw_subject={} lw_crash={} lw_cpu={} lw_panic={} lw_after={} lw_dump={}",
         plan.subject.name(),
         plan.crash.name,
         plan.cpu,
         plan.crash.panic_timeout_s,
-        if AFTER_CRASH { "yes" } else { "no" }
+        if AFTER_CRASH { "yes" } else { "no" },
+        if plan.crash.dump.is_some() { "yes" } else { "no" }
     );
     let fixed = "-M q35 -accel tcg,thread=multi,tb-size=256 -cpu max -smp 2 -m 768 -nodefaults \
                  -display none -device virtio-net-pci,netdev=net0,csum=off \
