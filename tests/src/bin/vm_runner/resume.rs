@@ -5,22 +5,24 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Agent, NEWEST_SEQ, PACE, REMOTE, SOCKET, WRITER_CPU, join, mark, on_thread, say, settle,
+    Agent, LIMIT, NEWEST_SEQ, PACE, REMOTE, SOCKET, WRITER_CPU, join, mark, on_thread, say, settle,
 };
 
 pub(super) const PHASE: &str = "resume";
 const PORT: u16 = 7965;
 /// Of these every other one is a kill, the others an orderly end.
 const ENDS: u64 = 10;
-/// How long a run goes on after it answers; longer from run to run.
+/// How long a run goes on after it has begun to send; longer from run to run.
 const RUN: Duration = Duration::from_millis(35);
 const ABSENCE: Duration = Duration::from_millis(60);
-const RECORDS_AT_ONCE: u64 = 10;
+/// Few, since a start takes seconds on an emulated machine, and the kernel's buffer must hold what is
+/// logged meanwhile.
+const RECORDS_AT_ONCE: u64 = 2;
 /// The reader of `/dev/kmsg` may be behind by as many, which the kernel's buffer holds easily.
 const BEHIND_MAX: u64 = 500;
 
@@ -58,6 +60,11 @@ fn log_of(run: u64) -> String {
 fn end_again_and_again(config: &str) -> Result<()> {
     for run in 0..ENDS {
         let agent = Agent::start(config, &log_of(run))?;
+        let start = Instant::now();
+        while agent.count("sent")? == 0 {
+            ensure!(start.elapsed() < LIMIT, "the agent sends nothing");
+            thread::sleep(PACE);
+        }
         thread::sleep(RUN * u32::try_from(run).unwrap_or(1));
         if run % 2 == 0 {
             drop(agent);
