@@ -225,9 +225,9 @@ impl Pump {
         let rang = waiter.sleep(timeout_ns, || {
             ring.ready() || kmsg.slots() > progress.kmsg_waiting || handover.has_command()
         });
-        // What came without a ring was printed with interrupts off: nobody has told the thread
+        // What has come without a ring was printed with interrupts off: nobody has told the thread
         // that reads the other halves either.
-        if !rang && ring.ready() {
+        if !rang && timeout_ns >= look_ns && ring.ready() && now_ns() >= now + look_ns {
             backfill.waker.wake();
         }
         self.stats.wakeups.fetch_add(1, Ordering::Relaxed);

@@ -262,10 +262,10 @@ pub(super) async fn last_resort(
             patience: Duration::ZERO,
         };
         let Ok(mut hop) = resolver.route(&wanted).await else { continue };
-        let Ok((kind, reason)) = choose_egress(config.egress, &hop) else { continue };
-        if kind.takes_frames() {
+        if hop.ethernet {
             hop.dst_mac = Some([0xff; 6]);
         }
+        let Ok((kind, reason)) = choose_egress(config.egress, &hop) else { continue };
         let config = Arc::clone(&config);
         return Some(WayOut { target, kinds: vec![kind], reason, remote, hop: Some(hop), config });
     }

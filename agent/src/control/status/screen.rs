@@ -260,9 +260,6 @@ impl Status {
         if !troubles.is_empty() {
             head.push(format!("capture: {}", troubles.join(", ")));
         }
-        if self.last_words.proof.is_none() {
-            head.push("last words: lines of a panic are not held, `doctor` says why".to_owned());
-        }
         // The first line says what and where; the others show it.
         if let Some(error) = self.config_error.as_ref().and_then(|error| error.lines().next()) {
             head.push(format!("configuration NOT IN USE: {error}"));

@@ -72,10 +72,7 @@ fn status() -> Status {
             hook: Some("fentry".to_owned()),
             ..CaptureStatus::default()
         },
-        last_words: LastWordsStatus {
-            proof: Some("fentry vpanic".to_owned()),
-            ..LastWordsStatus::default()
-        },
+        last_words: LastWordsStatus::default(),
         targets: vec![fleet, away],
         config_error: None,
         config_generation: 1,
