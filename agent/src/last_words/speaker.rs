@@ -34,6 +34,10 @@ const TURN: usize = 16;
 /// How long a record that may still grow is waited for. Its pieces are printed in a row, but a slow
 /// machine takes milliseconds for each; and while this is waited for nobody is held.
 const GROW_NS: u64 = 20_000_000;
+/// The same for a text alone, of which nobody knows whether it is the whole: its CPU is held.
+const GROW_HELD_NS: u64 = 1_000_000;
+/// If the line that begins a panic was not seen for so long, the pump had sent it already.
+const PANIC_LINE_NS: u64 = 5_000_000;
 /// How long an item that is being written is waited for: its CPU may have been stopped.
 const BUSY_NS: u64 = 1_000_000;
 /// How long a record that no target takes is tried.
@@ -110,9 +114,11 @@ pub struct Speaker {
     /// What was acknowledged last.
     acknowledged: u64,
     dump: DumpText,
-    /// The line that begins a panic was said, and nobody has got a dump yet.
+    /// The line that begins a panic was said, and there was no dump with it.
     dump_due: bool,
+    /// A dump was made in this panic, and one since its first line was said.
     dumped: bool,
+    dumped_panic: bool,
 }
 
 struct Growing {
@@ -151,6 +157,7 @@ impl Speaker {
             dump: DumpText::new(parts.text.clone(), Arc::clone(&parts.release)),
             dump_due: false,
             dumped: false,
+            dumped_panic: false,
             parts,
         }
     }
@@ -160,7 +167,7 @@ impl Speaker {
         self.begun = false;
         self.growing.seq = None;
         self.skipped = 0..0;
-        self.dumped = false;
+        (self.dump_due, self.dumped, self.dumped_panic) = (false, false, false);
     }
 
     fn begin(&mut self, panic: &Panic) {
@@ -225,8 +232,11 @@ impl Speaker {
             }
         }
         // Whoever wants a dump gets it while the line is held.
-        if std::mem::take(&mut self.dump_due) {
+        let late = said.all && !self.dumped && now_ns >= panic.since_ns + PANIC_LINE_NS;
+        let due = std::mem::take(&mut self.dump_due);
+        if due || late {
             self.dumped = true;
+            self.dumped_panic |= due;
             self.dump(Kind::Hard);
         }
         let open = self.growing.seq.map(|_| self.growing.position);
@@ -293,7 +303,7 @@ impl Speaker {
         match RingRecord::parse(&item[bytes]) {
             Some(record) if record.is_whole() && record.is_final() => {
                 let said = voice.say(plan.load(), &record, seq, progress, parts, dump)?;
-                self.dump_due |= !self.dumped && is_panic(record.text());
+                self.dump_due |= !self.dumped_panic && is_panic(record.text());
                 return Ok(records + said);
             }
             _ => growing.begin(&item[bytes], seq, position, now_ns),
@@ -314,7 +324,11 @@ impl Speaker {
 
     /// Says what may still grow, if it does not any more.
     fn finish(&mut self, now_ns: u64) -> u64 {
-        if self.growing.seq.is_none() || now_ns < self.growing.since_ns + GROW_NS {
+        let Growing { bytes, len_bytes, seq: Some(_), since_ns, .. } = &self.growing else {
+            return 0;
+        };
+        let whole = RingRecord::parse(&bytes[..*len_bytes]).is_some_and(|record| record.is_whole());
+        if now_ns < since_ns + if whole { GROW_NS } else { GROW_HELD_NS } {
             return 0;
         }
         self.say_growing().unwrap_or(0)
@@ -329,7 +343,7 @@ impl Speaker {
             return Ok(0);
         };
         let said = voice.say(plan.load(), &record, seq, progress, parts, dump)?;
-        self.dump_due |= !self.dumped && is_panic(record.text());
+        self.dump_due |= !self.dumped_panic && is_panic(record.text());
         growing.seq = None;
         Ok(said)
     }
