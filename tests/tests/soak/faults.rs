@@ -32,8 +32,7 @@ const AGENT: &str = "replay = \"resume\"\nring = \"128KiB\"\nstore = \"2MiB\"\n"
 const PACES: [&str; 2] = ["20000/s", "3000/s"];
 const SLOW: &str = "100/s";
 /// Over everything that the agent does at once, such as a socket that it opens.
-const MEMORY_HIGH_BYTES: u64 = 2 << 20;
-const MEMORY_MAX_BYTES: u64 = 16 << 20;
+const MEMORY_LEFT_BYTES: u64 = 8 << 20;
 /// The store, the ring and the frames alone.
 const MEMORY_USED_MIN_BYTES: u64 = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -373,7 +372,7 @@ impl<'a> Scene<'a> {
             let used_bytes = memory.used_bytes();
             // Else the agent would not be in it.
             assert!(used_bytes >= MEMORY_USED_MIN_BYTES, "{used_bytes} in the cgroup");
-            memory.set(Some((used_bytes + MEMORY_HIGH_BYTES, used_bytes + MEMORY_MAX_BYTES)));
+            memory.set(Some(used_bytes + MEMORY_LEFT_BYTES));
         };
         self.memory.iter().for_each(limit);
         let before = self.memory.as_ref().map_or(0, MemoryLimit::pressure);

@@ -1,6 +1,7 @@
 //! A cgroup whose memory can be limited; removed on drop, when nothing runs in it any more.
 //! Version 2 (`Documentation/admin-guide/cgroup-v2.rst`, "Memory"), else version 1
-//! (`cgroup-v1/memory.rst`), which has no limit that only takes memory back.
+//! (`cgroup-v1/memory.rst`), which has no limit that only takes memory back; there who asks for more
+//! waits, and nobody is killed.
 
 use std::{
     fs,
@@ -52,7 +53,11 @@ impl MemoryLimit {
         };
         let folder = Path::new(fields[1]).join(format!("nca-soak-{}", std::process::id()));
         fs::create_dir(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
-        Ok(Self { folder, version })
+        let memory = Self { folder, version };
+        if version == Version::One {
+            memory.write("memory.oom_control", "1");
+        }
+        Ok(memory)
     }
 
     /// Puts a process into it. What it allocated before counts elsewhere.
@@ -71,19 +76,14 @@ impl MemoryLimit {
         text.trim().parse().expect("bytes")
     }
 
-    /// Sets the limits above which memory is taken back, and above which it is killed.
-    pub(crate) fn set(&self, limits_bytes: Option<(u64, u64)>) {
-        let text = |bytes: Option<u64>, none: &str| {
-            bytes.map_or(none.to_owned(), |bytes| bytes.to_string())
+    /// Sets the limit above which memory is taken back.
+    pub(crate) fn set(&self, limit_bytes: Option<u64>) {
+        let (file, none) = match self.version {
+            Version::One => ("memory.limit_in_bytes", "-1"),
+            Version::Two => ("memory.high", "max"),
         };
-        let most = limits_bytes.map(|(_, most)| most);
-        match self.version {
-            Version::One => self.write("memory.limit_in_bytes", &text(most, "-1")),
-            Version::Two => {
-                self.write("memory.max", &text(most, "max"));
-                self.write("memory.high", &text(limits_bytes.map(|(high, _)| high), "max"));
-            }
-        }
+        let text = limit_bytes.map_or(none.to_owned(), |bytes| bytes.to_string());
+        self.write(file, &text);
     }
 
     /// How often somebody asked for memory and some had to be taken back first.
