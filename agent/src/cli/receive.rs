@@ -45,8 +45,8 @@ that are missing, and the file. A dump is written when it is whole, when nothing
 5 s, or at the end. Its file has the name netoops-SOURCE-NUMBER-KIND-TIME.txt and replaces none;
 a line in it tells where packets are missing.")]
 pub(super) struct ReceiveArgs {
-    /// Address and port to listen on; `[::]` takes IPv4 as well [default: [::]:6666, or [::]:2004
-    /// with --netoops].
+    /// Address and port to listen on; `[::]` takes IPv4 as well. Without it port 6666 of all
+    /// addresses, or 2004 with --netoops.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
     /// Receive dumps of the kernel log from netoops senders, instead of records.

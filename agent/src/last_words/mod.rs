@@ -1,8 +1,8 @@
 //! What a dying machine says gets out.
 //!
 //! While the kernel panics, the ring half of each record is sent at once, past store, order, pace and
-//! the usual sockets, by whoever is still alive: the pump or its [`understudy`], which is pinned to a
-//! CPU where the pump never runs. The [`speaker`] is what both use. The programs hold the
+//! the usual sockets, by whoever is still alive: the pump or its [`Understudy`], which is pinned to a
+//! CPU where the pump never runs. A [`Speaker`] is what both use. The programs hold the
 //! printing CPU meanwhile (`agent-ebpf/src/last_words.rs`) until the speaker has acknowledged the line.
 //!
 //! What is said here is said besides the account: a record that the pump has sent, or sends later if
