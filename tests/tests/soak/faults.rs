@@ -363,10 +363,12 @@ impl<'a> Scene<'a> {
     /// The agent is started in a cgroup, has next to nothing more than it uses once it sends, and
     /// shares that with a process that takes all of it.
     fn squeeze(&mut self) {
-        self.kill();
-        if let Ok(memory) = &self.memory {
-            memory.add(self.agent.pid());
+        let memory = std::mem::replace(&mut self.memory, Err(String::new()));
+        match &memory {
+            Ok(memory) => memory.during(|| self.kill()),
+            Err(_) => self.kill(),
         }
+        self.memory = memory;
         self.wait_until_active();
         let limit = |memory: &MemoryLimit| {
             let used_bytes = memory.used_bytes();

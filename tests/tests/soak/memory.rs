@@ -24,6 +24,8 @@ const HOGGED_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {
     folder: PathBuf,
+    /// The cgroup that this process was in.
+    own: PathBuf,
     version: Version,
 }
 
@@ -51,9 +53,21 @@ impl MemoryLimit {
             Some(fields) => (fields, Version::Two),
             None => (one().ok_or("no cgroup hierarchy has the memory controller")?, Version::One),
         };
+        let text = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
+        // `ID:CONTROLLERS:PATH`, without controllers for version 2.
+        let path = text.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let is_it = match version {
+                Version::One => controllers.split(',').any(|name| name == "memory"),
+                Version::Two => controllers.is_empty(),
+            };
+            is_it.then_some(path)
+        });
+        let path = path.ok_or("/proc/self/cgroup does not show the memory controller's cgroup")?;
+        let own = Path::new(fields[1]).join(path.trim_start_matches('/'));
         let folder = Path::new(fields[1]).join(format!("nca-soak-{}", std::process::id()));
         fs::create_dir(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
-        let memory = Self { folder, version };
+        let memory = Self { folder, own, version };
         if version == Version::One {
             memory.write("memory.oom_control", "1");
         }
@@ -61,8 +75,16 @@ impl MemoryLimit {
     }
 
     /// Puts a process into it. What it allocated before counts elsewhere.
-    pub(crate) fn add(&self, pid: u32) {
+    fn add(&self, pid: u32) {
         self.write("cgroup.procs", &pid.to_string());
+    }
+
+    /// What is started by `work` belongs to it from its beginning.
+    pub(crate) fn during(&self, work: impl FnOnce()) {
+        let pid = std::process::id();
+        self.add(pid);
+        work();
+        fs::write(self.own.join("cgroup.procs"), pid.to_string()).expect("leave the cgroup");
     }
 
     /// Memory in use, in bytes.
