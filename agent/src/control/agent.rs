@@ -47,6 +47,9 @@ const STACK_BYTES: usize = 256 << 10;
 /// kernel's socket buffer overflows in the end, and everything is looked at anew.
 const CHANGES_QUEUED: usize = 256;
 
+/// How long after the start the kernel's symbols are read.
+const SYMBOLS_AFTER: Duration = Duration::from_secs(1);
+
 /// Most boxes that the pump holds: sockets, and per target itself, its route, a tap and some
 /// messages.
 const BOXES_LENT: usize = 2 * EGRESS_MAX + 8 * TARGETS_MAX;
@@ -318,7 +321,14 @@ impl Agent {
         );
         manager.adopt(std::mem::take(&mut self.targets));
         let symbols = self.last_words.as_mut().and_then(LastWords::symbols);
-        let mut symbols = symbols.map(tokio::task::spawn_blocking);
+        // It takes a CPU for tens of milliseconds, which the first records need more.
+        let mut symbols = symbols.map(|read| {
+            tokio::spawn(async {
+                tokio::time::sleep(SYMBOLS_AFTER).await;
+                let read = tokio::task::spawn_blocking(read).await;
+                read.unwrap_or_else(|error| Err(format!("/proc/kallsyms: {error}")))
+            })
+        });
         self.last_words.take().into_iter().for_each(|words| manager.has_last_words(words));
         let mut desk = Desk::new(self.sources, self.config.agent.clone());
         let control = ControlView {
