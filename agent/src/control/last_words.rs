@@ -103,8 +103,8 @@ pub struct LastWords {
 }
 
 impl LastWords {
-    /// Opens what needs privileges. Returns the pump's part, and the understudy if there is a CPU
-    /// for it.
+    /// Opens what needs privileges. Returns the pump's part and the understudy, which makes the dumps
+    /// even where no CPU is left for it.
     pub(super) fn open(
         capture: Option<LastWordsCapture>,
         release: &[u8],
@@ -145,11 +145,10 @@ impl LastWords {
         let understudy = Understudy::new(speaker, parts.clone(), placement, Arc::clone(&stop));
         let speaker = Speaker::new(pumps, parts.clone(), devices());
         let pump = LastWordsParts { speaker, shared: parts.clone(), placement, text };
-        let parts_have_alarm = parts.alarm.is_some();
         let mut this = Self {
-            parts,
             // Whether addresses are shown is decided when it is opened.
-            symbols: parts_have_alarm.then(|| File::open("/proc/kallsyms")),
+            symbols: parts.alarm.as_ref().map(|_| File::open("/proc/kallsyms")),
+            parts,
             state,
             limits,
             placement,

@@ -98,16 +98,7 @@ impl PumpTarget {
         }
         let extras = Extras { nic: &route.nic, ..extras };
         let mut datagrams = shared.encoder.encode(&record, &settings.format, first.msgid, &extras);
-        let tag = Datagram {
-            target: index,
-            generation: self.generation,
-            seq_low: COPY,
-            first: true,
-            last: true,
-            approximated: false,
-            backfilled: false,
-            message: true,
-        };
+        let tag = Datagram::of_message(index, self.generation, COPY);
         for _ in 0..datagrams.count() {
             let pushed = egress.push(tag.into(), route.mtu_bytes, &mut |slot| {
                 route.fill(slot, *ip_id, tap, |payload| datagrams.write_next(payload).unwrap_or(0))

@@ -247,16 +247,7 @@ impl PumpTarget {
         if let Some(pace) = self.settings.load().pace {
             shared.now.admit(&mut self.bucket, pace)?;
         }
-        let tag = Datagram {
-            target: index,
-            generation: self.generation,
-            seq_low: number,
-            first: true,
-            last: true,
-            approximated: false,
-            backfilled: false,
-            message: true,
-        };
+        let tag = Datagram::of_message(index, self.generation, number);
         let pushed = egress.push(tag.into(), route.mtu_bytes, &mut |slot| {
             route.fill(slot, *ip_id, tap, |payload| {
                 let len = message.len().min(payload.len());

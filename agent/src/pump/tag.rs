@@ -31,6 +31,22 @@ pub(super) struct Datagram {
     pub(super) message: bool,
 }
 
+impl Datagram {
+    /// One that is no record.
+    pub(super) fn of_message(target: usize, generation: u8, number: u32) -> Self {
+        Self {
+            target,
+            generation,
+            seq_low: number,
+            first: true,
+            last: true,
+            approximated: false,
+            backfilled: false,
+            message: true,
+        }
+    }
+}
+
 impl From<Datagram> for Tag {
     fn from(datagram: Datagram) -> Self {
         let bit = |set: bool, bit: u64| if set { bit } else { 0 };

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::render::{json_line, printable, utf8};
+use super::render::{counted, json_line, printable, summary_line, utf8};
 use crate::netoops::Assembled;
 use crate::netoops::wire::arch_name;
 
@@ -130,24 +130,16 @@ pub fn json(dump: &Assembled<IpAddr>, path: Option<&Path>) -> String {
 /// The summary for people.
 #[must_use]
 pub fn summary_text(summary: &Summary) -> String {
-    let counted = |count: u64, noun: &str| match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
-    };
     let dumps = counted(summary.dumps, "dump");
-    let mut line = format!("-- {dumps} in {}", counted(summary.datagrams, "datagram"));
-    for (count, what) in [
+    let line = format!("-- {dumps} in {}", counted(summary.datagrams, "datagram"));
+    let rest = [
         (summary.incomplete, "incomplete"),
         (summary.not_written, "not written"),
         (summary.repeated, "repeated"),
         (summary.conflicting, "conflicting"),
         (summary.refused, "refused"),
-    ] {
-        if count > 0 {
-            let _ = write!(line, ", {count} {what}");
-        }
-    }
-    line + " --\n"
+    ];
+    summary_line(line, &rest)
 }
 
 /// The summary as a JSON object on a line of its own.

@@ -211,11 +211,7 @@ pub fn json(event: &Event) -> String {
 /// The summary for people.
 #[must_use]
 pub fn summary_text(summary: &Summary) -> String {
-    let counted = |count: u64, noun: &str| match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
-    };
-    let mut line = format!(
+    let line = format!(
         "-- {} and {} in {} from {}; {} missing",
         counted(summary.records, "record"),
         counted(summary.plain, "plain line"),
@@ -223,15 +219,27 @@ pub fn summary_text(summary: &Summary) -> String {
         counted(summary.sources, "source"),
         summary.missing
     );
-    for (count, what) in [
+    let rest = [
         (summary.incomplete, "incomplete"),
         (summary.late, "late"),
         (summary.duplicates, "repeated"),
         (summary.restarts, "restarts"),
-    ] {
-        if count > 0 {
-            let _ = write!(line, ", {count} {what}");
-        }
+    ];
+    summary_line(line, &rest)
+}
+
+/// A number of things, in words.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// Ends the line of a summary with what there is of the rest.
+pub(super) fn summary_line(mut line: String, rest: &[(u64, &str)]) -> String {
+    for (count, what) in rest.iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(line, ", {count} {what}");
     }
     line + " --\n"
 }

@@ -214,6 +214,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::cli::receive::Gone;
     use crate::netoops::wire::PACKET_BYTES;
     use crate::netoops::{Dump, Kind};
 
@@ -323,15 +324,6 @@ mod tests {
 
     #[test]
     fn files_are_written_without_a_reader_of_the_lines() {
-        struct Gone;
-        impl Write for Gone {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let dir = tempfile::tempdir().expect("a folder");
         let mut dumps = Dumps::new(dir.path(), true, None, Gone).expect("a folder");
         for id in 0..3 {

@@ -98,6 +98,7 @@ mod tests {
 
     use super::super::socket::{drive, listen};
     use super::*;
+    use crate::cli::receive::Gone;
 
     fn received(args: &[(&[u8], u64)], json: bool, count: Option<u64>) -> (String, Summary) {
         let socket = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)).expect("a socket");
@@ -152,15 +153,6 @@ mod tests {
 
     #[test]
     fn a_reader_that_went_away_is_no_error() {
-        struct Gone;
-        impl Write for Gone {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let mut records = Records::new(true, None, Gone);
         let error = records.summary().expect_err("gone");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

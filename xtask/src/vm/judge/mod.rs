@@ -10,6 +10,7 @@ mod account;
 mod basic;
 mod clocks;
 mod contexts;
+mod ending;
 mod extended;
 mod overload;
 mod resume;

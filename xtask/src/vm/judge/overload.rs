@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::super::record::messages;
-use super::Evidence;
+use super::{Evidence, ending::Ending};
 
 const PHASE: &str = "overload";
 const PORT: u16 = 7963;
@@ -17,28 +17,10 @@ const WARNING: u64 = 4;
 const STILL_THERE: u64 = 1_000;
 
 #[derive(Deserialize)]
-struct Status {
-    capture: Capture,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
 struct Capture {
     ring_full: u64,
     backfilled: u64,
     shed: BTreeMap<String, u64>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    account: Account,
-}
-
-#[derive(Deserialize)]
-struct Account {
-    balances: bool,
-    queued: u64,
-    lost: BTreeMap<String, u64>,
 }
 
 impl Evidence<'_> {
@@ -46,7 +28,7 @@ impl Evidence<'_> {
     /// tells exactly how many are missing.
     pub(super) fn overload(&self) -> Result<String> {
         let text = self.report.info("status-overload")?;
-        let status: Status = serde_json::from_str(text).context("the agent's status")?;
+        let status: Ending<Capture> = serde_json::from_str(text).context("the agent's status")?;
         let records = self.report.phase(PHASE)?;
         let sent = messages(&self.records_on(PORT), false)?;
         let seqs: BTreeSet<u64> = sent.iter().map(|message| message.seq).collect();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::super::record::messages;
-use super::Evidence;
+use super::{Evidence, ending::Ending};
 
 const PHASE: &str = "resume";
 const PORT: u16 = 7965;
@@ -15,34 +15,16 @@ const PORT: u16 = 7965;
 const RECORDS_MIN: usize = 500;
 
 #[derive(Deserialize)]
-struct Status {
-    capture: Capture,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
 struct Capture {
     source: String,
     replayed: u64,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    account: Account,
-}
-
-#[derive(Deserialize)]
-struct Account {
-    balances: bool,
-    queued: u64,
-    lost: BTreeMap<String, u64>,
 }
 
 impl Evidence<'_> {
     /// Whether every record arrived, and what came twice was the same.
     pub(super) fn resume(&self) -> Result<String> {
         let text = self.report.info("status-resume")?;
-        let status: Status = serde_json::from_str(text).context("the agent's status")?;
+        let status: Ending<Capture> = serde_json::from_str(text).context("the agent's status")?;
         ensure!(status.capture.source == "commit", "the source was {}", status.capture.source);
         ensure!(status.capture.replayed > 0, "the last run replayed nothing");
         let account = &status.targets.first().context("no target")?.account;
