@@ -106,6 +106,7 @@ pub struct Pump {
     settled: u64,
     report: ReportWatch,
     last_words: Option<LastWordsParts>,
+    marks: last_words::Marks,
 }
 
 impl Pump {
@@ -145,6 +146,7 @@ impl Pump {
             settled: 0,
             report: ReportWatch::default(),
             last_words,
+            marks: last_words::Marks::default(),
             ring,
             kmsg,
             backfill,

@@ -7,9 +7,6 @@ use crate::pump::TARGETS_MAX;
 /// How far the pump has come; what a speaker needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Position in the ring before which everything was handed to the devices of all targets that
-    /// have a way.
-    pub handed_position: u64,
     /// The next seq to be settled.
     pub next_seq: u64,
     /// seq less descriptor id, if it is known.
@@ -30,7 +27,8 @@ pub enum Claim {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Beacon {
-    handed_position: AtomicU64,
+    /// How much of the ring each target was handed.
+    handed_positions: [AtomicU64; TARGETS_MAX],
     next_seq: AtomicU64,
     id_base: AtomicU64,
     clock_offset_ns: AtomicI64,
@@ -54,7 +52,7 @@ const NO_BASE: u64 = u64::MAX;
 impl Default for Beacon {
     fn default() -> Self {
         Self {
-            handed_position: AtomicU64::default(),
+            handed_positions: [const { AtomicU64::new(0) }; TARGETS_MAX],
             next_seq: AtomicU64::default(),
             id_base: AtomicU64::new(NO_BASE),
             clock_offset_ns: AtomicI64::default(),
@@ -71,32 +69,40 @@ impl Default for Beacon {
 impl Beacon {
     /// The pump has come so far.
     pub fn publish(&self, progress: &Progress) {
-        self.next_seq.store(progress.next_seq, Ordering::Relaxed);
         self.id_base.store(progress.id_base.unwrap_or(NO_BASE), Ordering::Relaxed);
         self.clock_offset_ns.store(progress.clock_offset_ns, Ordering::Relaxed);
-        self.handed_position.store(progress.handed_position, Ordering::Release);
+        self.next_seq.store(progress.next_seq, Ordering::Release);
     }
 
     /// How far the pump has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let handed_position = self.handed_position.load(Ordering::Acquire);
+        let next_seq = self.next_seq.load(Ordering::Acquire);
         let id_base = self.id_base.load(Ordering::Relaxed);
         Progress {
-            handed_position,
-            next_seq: self.next_seq.load(Ordering::Relaxed),
+            next_seq,
             id_base: (id_base != NO_BASE).then_some(id_base),
             clock_offset_ns: self.clock_offset_ns.load(Ordering::Relaxed),
         }
     }
 
-    /// The number of a target's last message; `target` is its index with the pump.
-    pub fn set_msgid(&self, target: usize, msgid: u32) {
-        if let Some(shown) = self.msgids.get(target)
-            && shown.load(Ordering::Relaxed) != msgid
-        {
+    /// A target was handed what the ring holds before `position`, and the number of the last
+    /// message of that; `target` is its index with the pump.
+    pub fn set_handed(&self, target: usize, position: u64, msgid: u32) {
+        let Some((handed, shown)) = self.handed_positions.get(target).zip(self.msgids.get(target))
+        else {
+            return;
+        };
+        if (handed.load(Ordering::Relaxed), shown.load(Ordering::Relaxed)) != (position, msgid) {
             shown.store(msgid, Ordering::Relaxed);
+            handed.store(position, Ordering::Release);
         }
+    }
+
+    /// Position in the ring before which a target was handed everything.
+    #[must_use]
+    pub fn handed_position(&self, target: usize) -> u64 {
+        self.handed_positions.get(target).map_or(0, |handed| handed.load(Ordering::Acquire))
     }
 
     /// The number of a target's last message.
@@ -188,12 +194,13 @@ mod tests {
     fn what_is_not_known_is_not_a_number() {
         let beacon = Beacon::default();
         assert_eq!((beacon.pump_cpu(), beacon.progress().id_base), (None, None));
-        let progress =
-            Progress { handed_position: 8, next_seq: 3, id_base: Some(0), clock_offset_ns: -5 };
+        let progress = Progress { next_seq: 3, id_base: Some(0), clock_offset_ns: -5 };
         beacon.publish(&progress);
         beacon.set_pump_cpu(0);
-        beacon.set_msgid(TARGETS_MAX, 1);
+        beacon.set_handed(TARGETS_MAX, 8, 1);
+        beacon.set_handed(1, 8, 2);
         assert_eq!((beacon.progress(), beacon.pump_cpu()), (progress, Some(0)));
-        assert_eq!(beacon.msgid(TARGETS_MAX), 0);
+        let told = |target| (beacon.handed_position(target), beacon.msgid(target));
+        assert_eq!([told(TARGETS_MAX), told(0), told(1)], [(0, 0), (0, 0), (8, 2)]);
     }
 }

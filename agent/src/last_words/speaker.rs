@@ -1,7 +1,7 @@
 //! Sends the ring half of each record at once.
 //!
-//! It reads the ring from where the pump has handed everything over, in the ring's order, and sends
-//! what it reads to every target of the [`Plan`] before it reads on. It waits for nothing: not for a
+//! It reads the ring from where the pump has handed everything over to the targets of the [`Plan`], in
+//! the ring's order, and sends what it reads to each target that does not have it before it reads on. It waits for nothing: not for a
 //! missing seq, whose CPU may be stopped, nor for `/dev/kmsg`, nor for a pace. What a backlog would put
 //! before the panic is skipped, and said when there is nothing else to say.
 //!
@@ -15,7 +15,7 @@ use super::{
     Beacon, DumpDesk, Progress,
     dump::DumpText,
     plan::Plan,
-    voice::{Refused, Voice},
+    voice::{Place, Refused, Voice},
 };
 use crate::{
     capture::{
@@ -171,14 +171,16 @@ impl Speaker {
     }
 
     fn begin(&mut self, panic: &Panic) {
-        let Self { parts, view: Some(view), voice, .. } = self else { return };
+        let Self { parts, plan, view: Some(view), voice, progress, .. } = self else { return };
         self.begun = true;
-        self.progress = parts.beacon.progress();
+        *progress = parts.beacon.progress();
         voice.number_from(|target| parts.beacon.msgid(target));
         // The printing CPU sees that somebody is there.
         parts.acknowledge(1);
-        view.seek(self.progress.handed_position);
-        let first = view.position();
+        let handed = plan.load().targets.iter();
+        let handed = handed.map(|target| parts.beacon.handed_position(target.place));
+        let first = handed.min().unwrap_or_else(|| view.consumer_position());
+        view.seek(first);
         while panic.position.saturating_sub(view.position()) > BEFORE_BYTES && view.skip() {}
         self.skipped = first..view.position();
     }
@@ -302,7 +304,8 @@ impl Speaker {
         let Self { plan, voice, parts, progress, item, growing, dump, .. } = self;
         match RingRecord::parse(&item[bytes]) {
             Some(record) if record.is_whole() && record.is_final() => {
-                let said = voice.say(plan.load(), &record, seq, progress, parts, dump)?;
+                let place = Place { seq, position };
+                let said = voice.say(plan.load(), &record, place, progress, parts, dump)?;
                 self.dump_due |= !self.dumped_panic && is_panic(record.text());
                 return Ok(records + said);
             }
@@ -342,7 +345,8 @@ impl Speaker {
             growing.seq = None;
             return Ok(0);
         };
-        let said = voice.say(plan.load(), &record, seq, progress, parts, dump)?;
+        let place = Place { seq, position: growing.position };
+        let said = voice.say(plan.load(), &record, place, progress, parts, dump)?;
         self.dump_due |= !self.dumped_panic && is_panic(record.text());
         growing.seq = None;
         Ok(said)

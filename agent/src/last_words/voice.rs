@@ -47,6 +47,14 @@ struct Mouth {
     ip_id: u16,
 }
 
+/// Where a record stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) seq: u64,
+    /// In the ring.
+    pub(super) position: u64,
+}
+
 /// No target took it.
 pub(super) struct Refused;
 
@@ -138,12 +146,13 @@ impl Voice {
         }
     }
 
-    /// Sends a record to all targets; 1 if at least one took it, 0 if none wants it.
+    /// Sends a record to all targets that the pump has not handed it; 1 if at least one took it, 0 if
+    /// none wants it.
     pub(super) fn say(
         &mut self,
         plan: &Plan,
         half: &RingRecord<'_>,
-        seq: u64,
+        Place { seq, position }: Place,
         progress: &mut Progress,
         parts: &SpeakerParts,
         dump: &mut DumpText,
@@ -167,7 +176,8 @@ impl Voice {
             dump.append(&record);
         }
         let (mut wanted, mut taken) = (0, 0);
-        for target in &plan.targets {
+        let missing = |target: &&Spoken| position >= parts.beacon.handed_position(target.place);
+        for target in plan.targets.iter().filter(missing) {
             if let Some(sent) = self.say_to(target, &record) {
                 wanted += 1;
                 taken += u64::from(sent);

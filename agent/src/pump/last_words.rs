@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{LastWordsParts, Pump, PumpTarget};
+use super::{LastWordsParts, Pump};
 use crate::{
     capture::{bpf::Panic, wait::now_ns},
     last_words::{Claim, LIVES_AFTER_NS, Progress, SPEAKING_NAP_NS, placement::current_cpu},
@@ -13,6 +13,26 @@ impl LastWordsParts {
     /// Where the text of records goes, if anybody wants dumps.
     pub(super) fn wanted_text(&mut self) -> Option<&mut TextRing> {
         self.shared.dumps.is_wanted().then_some(&mut self.text)
+    }
+}
+
+/// Two places in the ring where items begin, the older one not far behind the reader: a target that
+/// has been waiting for long is spoken to from there on. What lies further back may be overwritten.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    older: u64,
+    newer: u64,
+}
+
+impl Marks {
+    /// What lies between the newer mark and the reader at most, but for one item.
+    const APART_BYTES: u64 = 32 << 10;
+
+    /// The reader has come so far.
+    fn note(&mut self, released: u64) {
+        if released.saturating_sub(self.newer) >= Self::APART_BYTES {
+            (self.older, self.newer) = (self.newer, released);
+        }
     }
 }
 
@@ -66,25 +86,23 @@ impl Pump {
         shared.beacon.set_pump_cpu(current_cpu());
         shared.beacon.set_report(self.report.is_open());
         let Some(ring) = &self.ring else { return };
-        let next_seq = self.store.next_seq();
-        let has_all =
-            |target: &PumpTarget| target.route.is_none() || target.needed_seq() >= next_seq;
-        let handed = self.targets.iter().flatten().all(|target| has_all(target));
-        // Who goes on from there gives the same numbers.
-        if handed {
-            for (index, target) in self.targets.iter().enumerate() {
-                target.iter().for_each(|target| shared.beacon.set_msgid(index, target.msgid));
+        let (next_seq, released) = (self.store.next_seq(), ring.released());
+        self.marks.note(released);
+        for (index, target) in self.targets.iter().enumerate() {
+            let Some(target) = target else { continue };
+            // Who goes on from there gives the same numbers.
+            if target.needed_seq() >= next_seq {
+                shared.beacon.set_handed(index, released, target.msgid);
+            } else if shared.beacon.handed_position(index) < self.marks.older {
+                shared.beacon.set_handed(index, self.marks.older, target.msgid);
             }
         }
-        let before = shared.beacon.progress();
-        let handed_position = if handed { ring.released() } else { before.handed_position };
         let progress = Progress {
-            handed_position,
             next_seq,
             id_base: self.sequencer.id_base(),
             clock_offset_ns: self.sequencer.clock_offset_ns(),
         };
-        if progress != before {
+        if progress != shared.beacon.progress() {
             shared.beacon.publish(&progress);
         }
     }
