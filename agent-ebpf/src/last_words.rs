@@ -28,6 +28,10 @@ static PANICKED: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// Most looks at the acknowledgement in one hold; at 36 ns each that is 300 ms. The kernel's limit
 /// (`BPF_MAX_LOOPS`).
 const LOOKS_MAX: u32 = 8 << 20;
+/// As long as the agent has not shown that it noticed the panic, a line waits so many times longer: a
+/// virtual machine stands still for tens of milliseconds now and then, and a thread that is
+/// woken by its own timer alone then looks that much later.
+const UNNOTICED: u64 = 10;
 
 #[fentry(function = "vpanic")]
 fn panic_fentry(_ctx: FEntryContext) -> i32 {
@@ -89,6 +93,8 @@ struct Hold {
     /// When the acknowledgement moved last.
     moved_ns: u64,
     hold_ns: u64,
+    /// The same as long as nothing was acknowledged in this panic.
+    unnoticed_ns: u64,
     left_ns: u64,
     timed_out: u64,
 }
@@ -121,6 +127,8 @@ pub(crate) fn hold() {
         begun_ns,
         moved_ns: begun_ns,
         hold_ns: words.hold_ns,
+        // Nobody came for an earlier line: nobody will.
+        unnoticed_ns: words.hold_ns * if words.timed_out == 0 { UNNOTICED } else { 1 },
         left_ns,
         timed_out: 0,
     };
@@ -150,7 +158,8 @@ extern "C" fn look(_index: u32, hold: *mut Hold) -> i64 {
             hold.seen_position = position;
             hold.moved_ns = now_ns;
         }
-        if now_ns - hold.moved_ns >= hold.hold_ns || now_ns - hold.begun_ns >= hold.left_ns {
+        let limit_ns = if position == 0 { hold.unnoticed_ns } else { hold.hold_ns };
+        if now_ns - hold.moved_ns >= limit_ns || now_ns - hold.begun_ns >= hold.left_ns {
             hold.timed_out = 1;
             return 1;
         }

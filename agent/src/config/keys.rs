@@ -51,7 +51,8 @@ pub(super) const LAST_WORDS_KEYS: &[Key] = &[
         "\"20ms\"",
         &[
             "In a panic each line waits in the CPU that prints it until it has left the host; so long at",
-            "most without anything leaving. \"0s\": it does not wait, and the end may not get out.",
+            "most without anything leaving, and ten times as long until the agent has noticed. \"0s\": it",
+            "does not wait, and the end may not get out.",
         ],
     ),
     with_default("budget", "\"500ms\"", &["How long all lines of a panic may wait together."]),

@@ -105,6 +105,8 @@ impl Alarm {
 
     /// It was none: the machine lives.
     pub fn disarm(&self) {
+        // Nobody has noticed the next one.
+        self.acknowledge(0);
         self.u32_at(offset_of!(LastWords, panic_cpu_plus_one)).store(0, Ordering::Release);
     }
 
