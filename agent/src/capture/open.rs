@@ -138,10 +138,12 @@ pub fn open(
     let (mapped, last_words) = match &mut probes {
         Some(probes) => {
             let refused = |cause| CaptureError::Refused { kind: report.kind, cause };
+            // Before the maps are taken: programs that are loaded later would not find them.
+            let hook = probes.attach_panic();
             let (ring, views) = probes.take_records().map_err(refused)?;
             let doorbell = probes.take_doorbell().map_err(refused)?;
             let alarm = probes.take_alarm().map_err(refused)?;
-            let last_words = LastWordsCapture { alarm, views, hook: probes.attach_panic() };
+            let last_words = LastWordsCapture { alarm, views, hook };
             (Some((ring, doorbell)), Some(last_words))
         }
         None => (None, None),

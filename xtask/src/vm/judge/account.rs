@@ -72,11 +72,12 @@ impl Evidence<'_> {
         };
         let source = &status.capture.source;
         ensure!(source == phase, "the records were captured by {source}");
-        // Panics are forged in each phase, and proof of one can be had on these kernels.
+        // Panics are forged in each phase, and these kernels have a function to hook.
         let LastWords { proof, held, spoken } = &status.last_words;
         ensure!((*held, *spoken) == (0, 0), "{held} lines were held, {spoken} said, by no panic");
+        let hooked = ["fentry vpanic", "kprobe panic"].map(Some).contains(&proof.as_deref());
         ensure!(
-            proof.is_some() == (source != "kmsg"),
+            if source == "kmsg" { proof.is_none() } else { hooked },
             "source {source}: a panic is proved by {proof:?}"
         );
         let mut kinds = BTreeSet::new();
