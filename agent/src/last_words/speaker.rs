@@ -1,9 +1,10 @@
 //! Sends the ring half of each record at once.
 //!
 //! It reads the ring from where the pump has handed everything over to the targets of the [`Plan`], in
-//! the ring's order, and sends what it reads to each target that does not have it before it reads on. It waits for nothing: not for a
-//! missing seq, whose CPU may be stopped, nor for `/dev/kmsg`, nor for a pace. What a backlog would put
-//! before the panic is skipped, and said when there is nothing else to say.
+//! the ring's order, and sends what it reads to each target that does not have it before it reads on.
+//! It waits for nothing: not for a missing seq, whose CPU may be stopped, nor for `/dev/kmsg`, nor for
+//! a pace. What a backlog would put before the panic is skipped, and said when there is nothing else
+//! to say.
 //!
 //! It keeps no account and frees no space in the ring.
 

@@ -156,6 +156,9 @@ impl TextReader {
     pub fn tail<'a>(&self, buffer: &'a mut [u8]) -> &'a [u8] {
         for _ in 0..TRIES {
             let head = self.shared.head.load(Ordering::Acquire);
+            if head == 0 {
+                break;
+            }
             let wanted = buffer.len().min(self.shared.size_bytes());
             let begin = head.saturating_sub(wanted as u64);
             // Text from the first byte on, or a buffer that begins where a line does.
@@ -166,7 +169,7 @@ impl TextReader {
             let begun = self.shared.begun.load(Ordering::Relaxed);
             let kept = begun.next_multiple_of(WORD_BYTES as u64);
             let kept = kept.saturating_sub(self.shared.size_bytes() as u64);
-            if kept >= head && head > 0 {
+            if kept >= head {
                 continue;
             }
             let length = (head - begin) as usize;

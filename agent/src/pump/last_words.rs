@@ -17,7 +17,7 @@ impl LastWordsParts {
 }
 
 /// Two places in the ring where items begin, the older one not far behind the reader: a target that
-/// has been waiting for long is spoken to from there on. What lies further back may be overwritten.
+/// has been waiting for long is spoken to from there on. What lies far back is overwritten one day.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
     older: u64,
@@ -27,6 +27,8 @@ pub(super) struct Marks {
 impl Marks {
     /// What lies between the newer mark and the reader at most, but for one item.
     const APART_BYTES: u64 = 32 << 10;
+    /// So far behind the reader, as a part of the ring, is what a target was not handed looked for.
+    const FAR: u64 = 8;
 
     /// The reader has come so far.
     fn note(&mut self, released: u64) {
@@ -88,12 +90,16 @@ impl Pump {
         let Some(ring) = &self.ring else { return };
         let (next_seq, released) = (self.store.next_seq(), ring.released());
         self.marks.note(released);
+        let far_bytes = ring.size_bytes() as u64 / Marks::FAR;
         for (index, target) in self.targets.iter().enumerate() {
             let Some(target) = target else { continue };
             // Who goes on from there gives the same numbers.
             if target.needed_seq() >= next_seq {
                 shared.beacon.set_handed(index, released, target.msgid);
-            } else if shared.beacon.handed_position(index) < self.marks.older {
+                continue;
+            }
+            let handed = shared.beacon.handed_position(index);
+            if handed < self.marks.older && released.saturating_sub(handed) > far_bytes {
                 shared.beacon.set_handed(index, self.marks.older, target.msgid);
             }
         }
@@ -105,5 +111,23 @@ impl Pump {
         if progress != shared.beacon.progress() {
             shared.beacon.publish(&progress);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_mark_is_never_near_nor_far() {
+        let mut marks = Marks::default();
+        let mut released = 0;
+        for step in [100, 40_000, 8, 30_000, 5_000, 1 << 20, 1, 32 << 10] {
+            released += step;
+            marks.note(released);
+            assert!(marks.older <= marks.newer && marks.newer <= released);
+            assert!(released - marks.newer < Marks::APART_BYTES);
+        }
+        assert_eq!(released - marks.older, (32 << 10) + 1);
     }
 }

@@ -94,6 +94,12 @@ impl MappedRing {
         self.released
     }
 
+    /// Bytes that the ring holds.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
     /// Bytes that are reserved or written and not given back. It takes the cache line from the CPU
     /// that prints.
     #[must_use]
