@@ -16,11 +16,8 @@ use crate::vm;
 
 const NAME: &str = "netconsole-agent";
 const ARCHITECTURE: &str = "x86_64";
-const SHELLS: [(&str, &str); 3] = [
-    ("bash", "netconsole-agent"),
-    ("zsh", "_netconsole-agent"),
-    ("fish", "netconsole-agent.fish"),
-];
+const SHELLS: [(&str, &str); 3] =
+    [("bash", "netconsole-agent"), ("zsh", "_netconsole-agent"), ("fish", "netconsole-agent.fish")];
 
 /// What was made.
 pub(crate) struct Packages {
@@ -105,7 +102,8 @@ fn stage_files(built: &Path, dir: &Path, stage: &Path) -> Result<()> {
         fs::copy(&from, stage.join(name)).with_context(|| format!("copy {}", from.display()))?;
     }
     let example = configs.join("agent.toml");
-    let text = fs::read_to_string(&example).with_context(|| format!("read {}", example.display()))?;
+    let text =
+        fs::read_to_string(&example).with_context(|| format!("read {}", example.display()))?;
     let path = stage.join("agent.toml");
     fs::write(&path, without_target(&text)).with_context(|| format!("write {}", path.display()))
 }
@@ -113,7 +111,8 @@ fn stage_files(built: &Path, dir: &Path, stage: &Path) -> Result<()> {
 /// The commented example with its target commented out as well: what is installed sends nowhere.
 fn without_target(example: &str) -> String {
     let is_target = |line: &str| line.starts_with("[target.") || line.starts_with("remote = ");
-    let line = |line: &str| if is_target(line) { format!("# {line}\n") } else { format!("{line}\n") };
+    let line =
+        |line: &str| if is_target(line) { format!("# {line}\n") } else { format!("{line}\n") };
     example.lines().map(line).collect()
 }
 

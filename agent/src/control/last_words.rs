@@ -23,7 +23,8 @@ use crate::{
     egress::{EgressKind, packet::AnyDevice},
     extradata::CgroupNames,
     last_words::{
-        Beacon, DumpDesk, HoldState, Speaker, SpeakerParts, TEXT_BYTES, Understudy, find_panic_cpu, open_symbols,
+        Beacon, DumpDesk, HoldState, Speaker, SpeakerParts, TEXT_BYTES, Understudy, find_panic_cpu,
+        open_symbols,
         placement::Placement,
         plan::{Plan, Spoken, SpokenWay},
     },

@@ -48,8 +48,7 @@ impl Facts {
             Programs::NotTried
         };
         let kmsg = KmsgReader::open().and_then(|mut reader| reader.read().map(drop));
-        let symbols =
-            open_symbols().map_err(|error| format!("/proc/kallsyms: {error}"));
+        let symbols = open_symbols().map_err(|error| format!("/proc/kallsyms: {error}"));
         let panic_cpu = symbols.and_then(|file| find_panic_cpu(BufReader::new(file)));
         let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self { choice: settings.capture, programs, kmsg, panic_cpu, cpus }

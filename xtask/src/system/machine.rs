@@ -69,7 +69,11 @@ impl<'a> Machine<'a> {
         }
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let mut shell = Command::new("sh");
-        shell.args(["-c", "for dir in $CGROUPS; do echo $$ >$dir/cgroup.procs; done; exec \"$@\"", "sh"]);
+        shell.args([
+            "-c",
+            "for dir in $CGROUPS; do echo $$ >$dir/cgroup.procs; done; exec \"$@\"",
+            "sh",
+        ]);
         shell.args(words).stdin(Stdio::null()).process_group(0);
         let list: Vec<_> = cgroups.iter().map(|path| path.display().to_string()).collect();
         shell.env("CGROUPS", list.join(" "));
@@ -102,7 +106,10 @@ impl<'a> Machine<'a> {
         execute(&mut cmd("ip", ["netns", "add", peer]))?;
         execute(&mut cmd(
             "ip",
-            ["-n", peer, "link", "add", "peer0", "type", "veth", "peer", "name", "host0", "netns", &pid],
+            [
+                "-n", peer, "link", "add", "peer0", "type", "veth", "peer", "name", "host0",
+                "netns", &pid,
+            ],
         ))?;
         let address = format!("{RECEIVER}/24");
         execute(&mut cmd("ip", ["-n", peer, "addr", "add", &address, "dev", "peer0"]))?;
@@ -153,7 +160,8 @@ impl<'a> Machine<'a> {
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|number| number.parse::<u32>().is_ok() && space(number) == own)
             .find(|number| {
-                let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+                let status =
+                    fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
                 let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
                 inner.and_then(|pids| pids.split_whitespace().last()) == Some(pid)
             })
@@ -184,7 +192,8 @@ impl<'a> Machine<'a> {
 
     /// Writes a line to the kernel log.
     pub(super) fn log(&self, line: &str) -> Result<()> {
-        let mut file = fs::File::options().write(true).open("/dev/kmsg").context("open /dev/kmsg")?;
+        let mut file =
+            fs::File::options().write(true).open("/dev/kmsg").context("open /dev/kmsg")?;
         file.write_all(line.as_bytes()).context("write to /dev/kmsg")
     }
 

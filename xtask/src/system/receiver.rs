@@ -23,8 +23,7 @@ impl Receiver {
     pub(super) fn start(machine: &Machine<'_>, binary: &Path, port: u16) -> Result<Self> {
         let mut command = machine.at_peer(binary);
         command.args(["receive", "--json", "--listen", &format!("0.0.0.0:{port}")]);
-        let mut child =
-            command.stdout(Stdio::piped()).spawn().context("start the receiver")?;
+        let mut child = command.stdout(Stdio::piped()).spawn().context("start the receiver")?;
         let stdout = child.stdout.take().context("the receiver's output")?;
         let (to, lines) = mpsc::channel();
         thread::spawn(move || {

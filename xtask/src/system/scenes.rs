@@ -87,7 +87,8 @@ impl Stage<'_> {
                     -o -path /var/lib/dpkg ) -prune -o -name *netconsole-agent* -print";
         let args: Vec<&str> = find.split_whitespace().skip(1).collect();
         let found = self.machine.check("find", &args)?;
-        let mounted = self.machine.check("find", &["/run", "/dev", "-name", "*netconsole-agent*"])?;
+        let mounted =
+            self.machine.check("find", &["/run", "/dev", "-name", "*netconsole-agent*"])?;
         Ok(found.lines().chain(mounted.lines()).map(str::to_owned).collect())
     }
 }
@@ -119,7 +120,10 @@ fn not_configured(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(!started.status.success(), "it runs without a target");
     let log = stage.service_log();
     ensure!(log.contains("target"), "it does not say that there is no target: {log}");
-    ensure!(stage.machine.property("ExecMainStatus")? == "78", "not the status of a bad configuration");
+    ensure!(
+        stage.machine.property("ExecMainStatus")? == "78",
+        "not the status of a bad configuration"
+    );
     stage.systemctl("reset-failed").map(drop)
 }
 
@@ -176,7 +180,8 @@ fn control_group(stage: &mut Stage<'_>) -> Result<()> {
     stage.machine.write(CONFIG, &format!("[agent]\ncontrol_group = \"adm\"\n{}", config("")))?;
     stage.machine.check("systemctl", &["daemon-reload"])?;
     stage.systemctl("restart")?;
-    let socket = stage.machine.check("stat", &["-c", "%G %a", "/run/netconsole-agent/control.sock"])?;
+    let socket =
+        stage.machine.check("stat", &["-c", "%G %a", "/run/netconsole-agent/control.sock"])?;
     ensure!(socket.trim() == "adm 660", "the socket is {socket}");
     let args = ["--reuid=nobody", "--regid=nogroup", "--groups=adm", "netconsole-agent", "status"];
     stage.machine.check("setpriv", &args).map(drop)
