@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the example writes.
-const RSYSLOG_OUTPUT: &str = "/var/log/netconsole.json";
+const RSYSLOG_OUTPUT: &str = "file=\"/var/log/netconsole.json\"";
 const PIPELINE_OUTPUT: &str = "/var/log/netconsole-errors.json";
 /// The receivers' port, 6666, as `/proc/net/udp` has it.
 const PORT_HEX: &str = ":1A0A ";
@@ -44,7 +44,8 @@ impl Receiver {
         assert_eq!(text.matches(RSYSLOG_OUTPUT).count(), 1, "where it writes");
         let config = folder.path().join("rsyslog.conf");
         let output = folder.path().join("out.json").display().to_string();
-        std::fs::write(&config, text.replace(RSYSLOG_OUTPUT, &output)).expect("write it");
+        std::fs::write(&config, text.replace(RSYSLOG_OUTPUT, &format!("file={output:?}")))
+            .expect("write it");
         let pid_file = folder.path().join("pid");
         let mut command = inside(namespace, "rsyslogd");
         command.arg("-n").arg("-f").arg(config).arg("-i").arg(pid_file);
