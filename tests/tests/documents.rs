@@ -10,7 +10,7 @@
 //! | `text`    | nothing: pictures, and output that differs on each host                          |
 //!
 //! Any other fence fails. Beside fences, `netconsole-agent …` in backticks must have good arguments,
-//! and each link to a file must lead to one. What `cargo xtask …` is given is checked by xtask's own
+//! and each path and link to a file must lead to one. What `cargo xtask …` is given is checked by xtask's own
 //! tests. Nothing here needs root.
 
 use std::{
@@ -375,6 +375,12 @@ fn commands_within_sentences_are_good() {
                     let line = span.replace('\n', " ");
                     commands(&line).iter().for_each(|words| command(words, &document.name));
                     count += 1;
+                }
+                let is_path = ["agent/src/", "configs/", "tests/", "xtask/src/"]
+                    .iter()
+                    .any(|folder| span.starts_with(folder));
+                if is_path && !span.contains("NAME") {
+                    assert!(root().join(span).exists(), "{}: there is no {span}", document.name);
                 }
             }
         }

@@ -251,6 +251,19 @@ format = \"basic\"
     assert!(agent.stop().contains("final account"));
 }
 
+/// What the file's comment shows, without the time.
+fn shown_by_the_comment() -> Value {
+    let text = example("rsyslog.conf");
+    let lines = text.lines().skip_while(|line| !line.starts_with("#   {"));
+    let lines = lines.map_while(|line| line.strip_prefix("#   "));
+    let mut shown: Value = serde_json::from_str(&lines.collect::<String>()).expect("JSON");
+    assert_eq!(shown["host"], LEFT_V4.to_string());
+    for name in ["received", "host"] {
+        shown.as_object_mut().expect("an object").remove(name).expect(name);
+    }
+    shown
+}
+
 /// What other senders send, and what nobody should.
 #[test]
 fn rsyslog_reads_every_form() {
@@ -265,6 +278,11 @@ fn rsyslog_reads_every_form() {
         whole
     };
     let cases: Vec<(&[u8], Value)> = vec![
+        (
+            b"6.12.48,4,1234,81234567,-,caller=T17,approx=1;hello fleet\n SUBSYSTEM=usb\n \
+              DEVICE=+usb:1-2\n rack=r7\n",
+            shown_by_the_comment(),
+        ),
         (b"6,7,9,-;text\n", record(json!({"text": "text"}))),
         (b"6,7,9,-;no line end", record(json!({"text": "no line end"}))),
         (b"6,7,9,-;\n a=b\n", record(json!({"text": "", "userdata": {"a": "b"}}))),
@@ -341,6 +359,32 @@ fn rsyslog_reads_every_form() {
     let mut rsyslog = rsyslog;
     kill_process(rsyslog.id(), Signal::TERM).expect("a signal");
     assert!(rsyslog.child.wait().expect("its end").success());
+}
+
+/// The record that the README shows is what `receive --json` prints of one.
+#[test]
+fn a_record_looks_as_it_is_shown() {
+    let readme = example("README.md");
+    let shown = readme.lines().find(|line| line.starts_with("{\"source\"")).expect("a record");
+    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let address = port.expect("a free port").to_string();
+    let mut child = Command::new(binary())
+        .args(["receive", "--json", "--count", "1", "--listen", &address])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the receiver");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let begin = Instant::now();
+    // It may not listen yet; then sending is refused.
+    while child.try_wait().expect("its state").is_none() {
+        assert!(begin.elapsed() < PATIENCE, "it does not end");
+        let _ = sender.send_to(b"4,1234,81234567,-;hello fleet\n rack=r7\n", &address);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().expect("its output");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    let printed = printed.lines().next().expect("a record").replace("127.0.0.1", "192.0.2.1");
+    assert_eq!(printed, shown);
 }
 
 #[test]
