@@ -15,6 +15,7 @@ mod setup;
 mod signals;
 mod soak;
 mod summary;
+mod supply;
 mod system;
 mod test;
 mod toolchain;
@@ -80,7 +81,33 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    /// Where examples are; the others of theirs are checked by `tests/tests/documents.rs`.
+    const DOCUMENTS: [&str; 5] = [
+        "README.md",
+        "MIGRATION.md",
+        "CONTRIBUTING.md",
+        "agent/ARCHITECTURE.md",
+        "configs/receivers/README.md",
+    ];
+
+    #[test]
+    fn the_documents_name_commands_that_there_are() {
+        let mut count = 0;
+        for name in DOCUMENTS {
+            let text = std::fs::read_to_string(crate::run::root().join(name)).unwrap();
+            for rest in text.split("cargo xtask ").skip(1) {
+                let line = rest.split(['`', '#', '\n', '|']).next().unwrap_or_default();
+                let words = std::iter::once("xtask").chain(line.split_whitespace());
+                if let Err(error) = super::Cli::try_parse_from(words) {
+                    panic!("{name}: cargo xtask {line}: {error}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 5, "only {count} were found");
+    }
 
     #[test]
     fn the_arguments_fit_together() {

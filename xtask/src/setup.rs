@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::{cmd, execute, succeeds, which};
+use crate::supply;
 use crate::toolchain::{self, Toolchain};
 
 /// How to see that a package is installed.
@@ -53,6 +54,10 @@ const TESTS: &[Package] = &[
     Package { name: "ethtool", probe: Probe::Program("ethtool") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "systemd", probe: Probe::Program("systemd-analyze") },
+    // For configs/receivers. The tests run an rsyslogd of their own; where systemd runs, Debian's
+    // package starts its service as well.
+    Package { name: "rsyslog", probe: Probe::Program("rsyslogd") },
+    Package { name: "jq", probe: Probe::Program("jq") },
 ];
 
 const FUZZ: &[Package] = &[Package { name: "g++", probe: Probe::Program("c++") }];
@@ -125,10 +130,15 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     }
     if matches!(need, Need::Tests | Need::Vms) {
         rustup_components()?;
+        supply::DENY.ensure()?;
+        supply::MACHETE.ensure()?;
     }
     if need == Need::Vms && !toolchain::fuzz_works() {
         println!("setup: installing cargo-fuzz (a minute)");
         toolchain::install_fuzz()?;
+    }
+    if need == Need::Vms {
+        supply::AUDITABLE.ensure()?;
     }
     Ok(toolchain)
 }
@@ -154,7 +164,7 @@ fn apt_install(packages: &[&str]) -> Result<()> {
         execute(&mut command)
     };
     apt(&["update"]).context("refresh the package index")?;
-    apt(&[&["install", "--no-install-recommends"], packages].concat())
+    apt(&[&["install", "--no-install-recommends", "--no-remove"], packages].concat())
         .with_context(|| format!("install the packages {list}"))
 }
 

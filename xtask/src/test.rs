@@ -13,6 +13,7 @@ use crate::run::{cmd, execute, root, run_watched};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
 use crate::summary::{CargoTest, Count, Steps};
+use crate::supply;
 use crate::vm;
 
 const UNIT: &str = "configs/netconsole-agent.service";
@@ -41,6 +42,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let args = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
         execute(cargo(&args).env("RUSTDOCFLAGS", "-D warnings"))
     });
+    steps.run("licences, sources, advisories", supply::deny);
+    steps.run("unused dependencies", |_| supply::machete());
+    steps.run("oldest compiler", |_| supply::msrv(&toolchain));
     let mut binary = None;
     steps.run("build", |_| {
         binary = Some(build::release(&toolchain)?);

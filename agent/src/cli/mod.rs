@@ -142,6 +142,19 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| report(&error))
 }
 
+/// Whether the command line takes these arguments (without the program's name); nothing is run.
+///
+/// # Errors
+/// What the user would be told.
+pub fn parses<A: Into<std::ffi::OsString> + Clone>(arguments: &[A]) -> Result<(), clap::Error> {
+    let name = std::iter::once("netconsole-agent".into());
+    match Cli::try_parse_from(name.chain(arguments.iter().cloned().map(Into::into))) {
+        // `--help` and `--version` come as errors that are none.
+        Err(error) if error.use_stderr() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
 }

@@ -1,0 +1,179 @@
+//! The supply chain's steps of `cargo xtask test`: what the dependencies are and may be
+//! (`deny.toml`), that each is used, and that the oldest compiler promised builds the workspace.
+//!
+//! What a dependency is for stands in CONTRIBUTING.md; a test here compares that with the manifests.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run::{cmd, execute, output, root, succeeds, target_dir};
+use crate::summary::Count;
+use crate::toolchain::Toolchain;
+
+/// A subcommand of cargo that is installed from the crate registry.
+pub(crate) struct Tool {
+    crate_name: &'static str,
+    /// Arguments with which it does nothing but show that it is there.
+    probe: [&'static str; 2],
+    version: &'static str,
+}
+
+/// Licences, sources, advisories.
+pub(crate) const DENY: Tool =
+    Tool { crate_name: "cargo-deny", probe: ["deny", "--version"], version: "0.20.2" };
+/// Dependencies that nobody uses.
+pub(crate) const MACHETE: Tool =
+    Tool { crate_name: "cargo-machete", probe: ["machete", "--version"], version: "0.9.2" };
+/// Puts the list of dependencies into the binary of a release.
+pub(crate) const AUDITABLE: Tool =
+    Tool { crate_name: "cargo-auditable", probe: ["auditable", "--version"], version: "0.7.7" };
+
+impl Tool {
+    /// Installs it if it is not there.
+    pub(crate) fn ensure(&self) -> Result<()> {
+        if succeeds(&mut cmd("cargo", self.probe)) {
+            return Ok(());
+        }
+        println!("setup: installing {} (some minutes)", self.crate_name);
+        let args = ["install", self.crate_name, "--locked", "--version", self.version];
+        execute(&mut cmd("cargo", args))
+            .with_context(|| format!("install {} (it needs the crate registry)", self.crate_name))
+    }
+}
+
+/// Licences, bans and sources by `deny.toml`, and advisories where their database can be had.
+pub(crate) fn deny(count: &mut Count) -> Result<()> {
+    // Warnings are of crates that come in two versions, with their trees: `cargo deny check bans`.
+    let deny = ["deny", "--log-level", "error", "--locked"];
+    execute(cmd("cargo", deny).args(["check", "licenses", "bans", "sources"]))?;
+    if succeeds(cmd("cargo", deny).args(["fetch", "db"])) {
+        return execute(cmd("cargo", deny).args(["check", "--disable-fetch", "advisories"]));
+    }
+    println!("SKIPPED: advisories: github.com/RustSec/advisory-db cannot be fetched from here");
+    count.skipped += 1;
+    Ok(())
+}
+
+/// That every dependency is used.
+pub(crate) fn machete() -> Result<()> {
+    execute(&mut cmd("cargo", ["machete", "--skip-target-dir"]))
+}
+
+/// That the workspace's `rust-version` builds it: every other step does if that is the compiler
+/// they use, else a check with it in a target directory of its own.
+pub(crate) fn msrv(toolchain: &Toolchain) -> Result<()> {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).context("read Cargo.toml")?;
+    let promised = rust_version(&manifest).context("Cargo.toml has no rust-version")?;
+    let used = output(&mut cmd("rustc", ["--version"]))?;
+    if is_version(&used, promised) {
+        println!("every step uses {}, which is the promised {promised}", used.trim());
+        return Ok(());
+    }
+    let name = format!("{promised}.0");
+    ensure!(
+        succeeds(&mut cmd("rustup", ["run", &name, "cargo", "--version"])),
+        "the compiler promised by `rust-version` is missing: run `rustup toolchain install \
+         --profile minimal {name}`"
+    );
+    let mut command = cmd("rustup", ["run", &name, "cargo", "check"]);
+    command.args(["--workspace", "--all-targets", "--locked"]);
+    toolchain.apply(&mut command);
+    execute(command.env("CARGO_TARGET_DIR", target_dir().join("msrv")))
+}
+
+/// The value of the first `rust-version`.
+fn rust_version(manifest: &str) -> Option<&str> {
+    let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "))?;
+    Some(line.trim().trim_matches('"'))
+}
+
+/// Whether `rustc --version` tells this version, whatever the patch level.
+fn is_version(told: &str, version: &str) -> bool {
+    let told = told.split_whitespace().nth(1).unwrap_or_default();
+    told.strip_prefix(version).is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert_eq!(rust_version("[workspace.package]\nrust-version = \"1.95\"\n"), Some("1.95"));
+        assert!(is_version("rustc 1.95.0 (59807616e 2026-04-14)", "1.95"));
+        assert!(is_version("rustc 1.95.2", "1.95"));
+        assert!(!is_version("rustc 1.9.5 (x)", "1.95"));
+        assert!(!is_version("rustc 1.950.0", "1.95"));
+        assert!(!is_version("", "1.95"));
+    }
+
+    /// Names that the workspace's manifests depend on, but for its own crates.
+    fn dependencies() -> BTreeSet<String> {
+        let mut command = cmd("cargo", ["metadata", "--format-version=1", "--no-deps", "--locked"]);
+        let text = output(&mut command).unwrap();
+        let metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let list = |value: &serde_json::Value| value.as_array().unwrap().clone();
+        let mut names = BTreeSet::new();
+        for package in list(&metadata["packages"]) {
+            for dependency in list(&package["dependencies"]) {
+                // The workspace's own have a path and no source.
+                if dependency["source"].is_string() {
+                    names.insert(dependency["name"].as_str().unwrap().to_owned());
+                }
+            }
+        }
+        names
+    }
+
+    /// Names in `[workspace.dependencies]`, but for its own crates.
+    fn offered() -> Vec<String> {
+        let text = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        let (_, table) = text.split_once("\n[workspace.dependencies]\n").expect("its heading");
+        let lines = table.lines().take_while(|line| !line.starts_with('['));
+        let entries = lines.filter_map(|line| line.split_once(" = "));
+        let of_others =
+            entries.filter(|(name, what)| !name.starts_with('#') && !what.contains("path ="));
+        of_others.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// Names in the first column of the table below the heading.
+    fn justified() -> Vec<String> {
+        let text = std::fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+        let (_, table) = text.split_once("\n## Dependencies\n").expect("its heading");
+        table
+            .lines()
+            .take_while(|line| !line.starts_with("## "))
+            .filter_map(|line| line.strip_prefix("| `"))
+            .map(|row| {
+                let (names, reason) = row.split_once(" | ").expect("two columns");
+                assert!(reason.trim_end_matches([' ', '|']).len() > 10, "no reason: {row}");
+                names.to_owned()
+            })
+            .flat_map(|names| {
+                let names = names.split(", ").map(|name| name.trim_matches('`').to_owned());
+                names.collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_dependency_is_justified_in_one_line() {
+        let told = justified();
+        let set: BTreeSet<String> = told.iter().cloned().collect();
+        assert_eq!(told.len(), set.len(), "one of them twice: {told:?}");
+        let used = dependencies();
+        for name in offered() {
+            assert!(
+                used.contains(&name),
+                "{name} is in [workspace.dependencies] and nobody uses it"
+            );
+        }
+        let missing: Vec<_> = used.difference(&set).collect();
+        let too_many: Vec<_> = set.difference(&used).collect();
+        assert!(
+            missing.is_empty() && too_many.is_empty(),
+            "CONTRIBUTING.md, \"Dependencies\": missing {missing:?}, not depended on {too_many:?}"
+        );
+    }
+}
