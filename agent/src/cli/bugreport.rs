@@ -84,8 +84,9 @@ impl BugreportArgs {
         let status = self.status(config.as_ref().ok());
         archive.add("versions.txt", Ok(facts::versions(status.as_deref().ok(), now)));
         add_status(&mut archive, &status);
-        let runs = status.as_ref().map_err(ToString::to_string).map(|status| status.pid);
-        archive.add("programs.txt", runs.and_then(programs::runs));
+        // Why there is none is told once.
+        let running = status.as_ref().map_err(|_| "no agent answers, see status.txt".to_owned());
+        archive.add("programs.txt", running.and_then(|status| programs::runs(status.pid)));
         let address = config.as_ref().map(|config| config.agent.metrics.clone());
         archive.add("metrics.txt", address.map_err(Clone::clone).and_then(scrape::metrics));
         add_doctor(&mut archive, self.config.as_deref(), &config);
@@ -95,7 +96,10 @@ impl BugreportArgs {
             shown.to_toml()
         });
         archive.add("config.toml", shown);
-        archive.add("log.txt", log::of_the_agent().map(|text| mask::without_lines(&text)));
+        archive.add(
+            "log.txt",
+            log::of_the_agent().map(|text| mask::without_changes(&mask::without_lines(&text))),
+        );
         if self.kernel_log {
             archive.add("kernel-log.txt", log::of_the_kernel());
         }
@@ -114,14 +118,20 @@ impl BugreportArgs {
 }
 
 fn add_status(archive: &mut Archive, status: &anyhow::Result<Box<Status>>) {
-    let of = |text: &dyn Fn(&Status) -> Result<String, String>| match status {
-        Ok(status) => text(status),
-        Err(error) => Err(format!("{error:#}")),
-    };
-    archive.add("status.txt", of(&|status| Ok(status.to_text())));
-    let json = |status: &Status| serde_json::to_string_pretty(status).map_err(|e| e.to_string());
-    archive.add("status.json", of(&json));
-    archive.add("ledger.txt", of(&|status| Ok(status.to_ledgers())));
+    match status {
+        Ok(status) => {
+            let json = serde_json::to_string_pretty(status).map_err(|error| error.to_string());
+            archive.add("status.txt", Ok(status.to_text()));
+            archive.add("status.json", json);
+            archive.add("ledger.txt", Ok(status.to_ledgers()));
+        }
+        Err(error) => {
+            archive.add("status.txt", Err(error.to_string()));
+            for name in ["status.json", "ledger.txt"] {
+                archive.add(name, Err("no agent answers, see status.txt".to_owned()));
+            }
+        }
+    }
 }
 
 fn add_doctor(archive: &mut Archive, file: Option<&Path>, config: &Result<Config, String>) {

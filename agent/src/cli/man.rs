@@ -11,15 +11,16 @@ use clap_mangen::{
     roff::{Roff, roman},
 };
 
-use super::{Cli, logging::LEVEL_VARIABLE};
+use super::Cli;
 use crate::config;
 
 /// Arguments of `man`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  netconsole-agent man --out /usr/local/share/man/man1\n  \
-                  netconsole-agent man --out pages && man -l pages/netconsole-agent.toml.5\n\n\
+#[command(
+    after_help = "Example:\n  netconsole-agent man --out pages && man -l pages/netconsole-agent.toml.5\n\n\
                   One page for each command, netconsole-agent-status.1 and so on, and netconsole-agent.toml.5 of\n\
-                  the configuration. Needs neither root nor a configuration.")]
+                  the configuration. Needs neither root nor a configuration."
+)]
 pub(super) struct ManArgs {
     /// Folder to write to; made if it is not there.
     #[arg(long, value_name = "DIR")]
@@ -93,26 +94,25 @@ fn rest(command: &clap::Command, above: Option<&str>) -> Roff {
     page.control("fi", []);
     if !notes.is_empty() {
         page.control("SH", ["NOTES"]);
-        // As it is: some lines are commands.
-        page.control("nf", []);
-        notes.lines().for_each(|line| {
-            page.text([roman(line)]);
-        });
-        page.control("fi", []);
+        write_notes(&mut page, notes);
     }
     page.control("SH", ["SEE ALSO"]);
-    let also = match above {
-        Some(above) => format!("{above}(1), {}(5)", config::PAGE),
-        None => {
-            page.control("PP", []);
-            format!(
-                "{}(5); {LEVEL_VARIABLE} in the environment: netconsole-agent-run(1)",
-                config::PAGE
-            )
-        }
-    };
-    page.text([roman(also)]);
+    let above = above.map(|above| format!("{above}(1), ")).unwrap_or_default();
+    page.text([roman(format!("{above}{}(5)", config::PAGE))]);
     page
+}
+
+/// Text in paragraphs; what is indented is a line of its own, as are the exit codes.
+fn write_notes(page: &mut Roff, notes: &str) {
+    for line in notes.lines() {
+        if line.is_empty() || line.starts_with("Exit code") {
+            page.control("PP", []);
+        }
+        if line.starts_with("  ") {
+            page.control("br", []);
+        }
+        page.text([roman(line)]);
+    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub(super) const STORE: Kind = Kind::Text { forms: STORE_FORMS, pattern: SIZE };
 pub(super) const RING: Kind = Kind::Text { forms: RING_FORMS, pattern: SIZE };
 pub(super) const METRICS: Kind = Kind::Text {
     forms: METRICS_FORMS,
-    pattern: "^(unix:/.{1,106}|127(\\.[0-9]{1,3}){3}:[0-9]+|\\[[0-9A-Fa-f:.%]+\\]:[0-9]+)$",
+    pattern: "^(unix:/[^\\u0000]{1,106}|127(\\.[0-9]{1,3}){3}:[0-9]+|\\[[0-9A-Fa-f:.%]+\\]:[0-9]+)$",
 };
 /// An address with or without a port, or a host name (underscores are not in one).
 pub(super) const REMOTE: Kind = Kind::Text {

@@ -71,7 +71,12 @@ fn property(key: &Key) -> Value {
         (Kind::Table, name) => json!({ "$ref": format!("#/$defs/{name}") }),
         (kind, _) => {
             let mut property = of_kind(kind);
-            property["description"] = key.help.join(" ").into();
+            let mut description = key.help.join(" ");
+            // Words and numbers an editor shows by itself.
+            if let Kind::Text { forms, .. } = kind {
+                description += &format!(" Value: {forms}.");
+            }
+            property["description"] = description.into();
             if let Some(default) = key.default {
                 property["default"] = json_of(default);
             }

@@ -2,10 +2,15 @@
 //! configuration in its reports.
 //!
 //! A value is looked for as it is and as JSON, TOML and logs escape it. Below [`LEAST_BYTES`] it is not
-//! looked for outside of the configuration: `r1` is part of too much. What is not known is what a
-//! live command set; the agent shows only the keys of that.
+//! looked for outside of the configuration: `r1` is part of too much. Values that live commands set are
+//! in the agent's log alone, where they are known by the line they are in.
+
+use std::borrow::Cow;
 
 use crate::config::MASK;
+
+/// The table of a target that has what may be secrets.
+const USERDATA: &str = "userdata";
 
 /// Shorter values stay where they are not known to be userdata.
 const LEAST_BYTES: usize = 4;
@@ -66,6 +71,27 @@ pub(super) fn without_lines(text: &str) -> String {
     kept
 }
 
+/// A log of the agent without the values of userdata that operators changed, which it notes as
+/// `change=UserdataSet { …, value: "…" }` and `change=Set { …, settings: "…" }`.
+pub(super) fn without_changes(log: &str) -> String {
+    log.split_inclusive('\n').map(without_change).collect()
+}
+
+fn without_change(line: &str) -> Cow<'_, str> {
+    let value = line.find(" change=UserdataSet {").and_then(|at| find_after(line, at, "value: "));
+    let settings = || find_after(line, line.find(" change=")?, "settings: ");
+    let settings = || settings().filter(|at| line[*at..].contains(USERDATA));
+    let Some(start) = value.or_else(settings) else { return line.into() };
+    // Whatever is in it, what is behind it has no brace.
+    let end = line.rfind(" }").filter(|end| *end > start).unwrap_or(line.trim_end().len());
+    format!("{}{MASK}{}", &line[..start], &line[end..]).into()
+}
+
+/// Where the first `words` behind a place end.
+fn find_after(line: &str, at: usize, words: &str) -> Option<usize> {
+    line[at..].find(words).map(|found| at + found + words.len())
+}
+
 /// What is before the text of a line of the configuration: `…12 | `.
 fn source_line(part: &str) -> Option<&str> {
     let at = part.find(" | ")?;
@@ -91,6 +117,26 @@ mod tests {
         assert_eq!(mask.masked(&log), "error=\"x = \\\"***\\\"\" r12");
         assert_eq!(mask.masked(&format!("{secret} and more, {secret}")), "***, ***");
         assert_eq!(Mask::new(Vec::new()).masked("text"), "text");
+    }
+
+    #[test]
+    fn what_operators_set_is_masked_in_the_log() {
+        use crate::config::LiveChange;
+        let (target, value) = ("peer".to_owned(), "a } b \"c\"\nvalue: ".to_owned());
+        let set = LiveChange::UserdataSet { target: target.clone(), key: "job".to_owned(), value };
+        let settings = "userdata.job = \"secret\"\n".to_owned();
+        let add = LiveChange::Add { target: target.clone(), settings };
+        let other = LiveChange::Set { target, settings: "max_level = \"err\"\n".to_owned() };
+        let log: String = [&set, &add, &other]
+            .map(|change| format!("INFO Changed by an operator. change={change:?} uid=0 pid=7\n"))
+            .concat();
+        let head = "INFO Changed by an operator. change=";
+        let expected = format!(
+            "{head}UserdataSet {{ target: \"peer\", key: \"job\", value: *** }} uid=0 pid=7\n\
+             {head}Add {{ target: \"peer\", settings: *** }} uid=0 pid=7\n\
+             {head}Set {{ target: \"peer\", settings: \"max_level = \\\"err\\\"\\n\" }} uid=0 pid=7\n"
+        );
+        assert_eq!(without_changes(&log), expected);
     }
 
     #[test]
