@@ -36,7 +36,7 @@ Examples:
 
 In it: doctor, status, accounts, programs and their runs, metrics, the merged configuration, the
 agent's last 500 log lines, versions; what could not be had is there as NAME.error with the reason.
-It works without a running agent and, with less in it, without root. The file is for root alone (0600).
+It works without a running agent and, with less in it, without root. The file is for its owner alone (0600).
 Values of `userdata` are masked everywhere; names of hosts and targets, addresses, paths and filters
 stay, so read it before you pass it on. The kernel's log is left out without --kernel-log.
 Exit code: 0 if the archive was written, whatever is missing in it.")]
