@@ -9,6 +9,7 @@ use crate::config::{self, Place, Sources};
 
 /// Arguments of `config`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  netconsole-agent config show")]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
     action: Action,
@@ -35,6 +36,12 @@ enum Action {
         after_help = "Example:\n  netconsole-agent config example > /etc/netconsole-agent/agent.toml"
     )]
     Example,
+    /// Print the JSON Schema of the configuration, for editors.
+    #[command(after_help = "Example:\n  \
+                            netconsole-agent config schema > /etc/netconsole-agent/agent.schema.json\n\n\
+                            Editors with the TOML language server (taplo) use it for a file that begins with\n\
+                            #:schema ./agent.schema.json")]
+    Schema,
 }
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
@@ -48,5 +55,6 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
             }
         }
         Action::Example => print(&config::example()),
+        Action::Schema => print(&(serde_json::to_string_pretty(&config::schema())? + "\n")),
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{DEFAULT_CONFIG, print};
 use crate::{
     config::{ConfigError, Place, Sources},
-    doctor::{Subject, examine},
+    doctor::{Report, Subject, examine},
 };
 
 /// Arguments of `doctor`.
@@ -40,15 +40,19 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         }
         checked => Ok(checked?),
     };
-    let subject = match &config {
+    let report = report(match &config {
         Ok(config) => Subject::Configured(config),
         Err(cause) => Subject::HostAlone { looked_at: default, cause: cause.clone() },
-    };
+    })?;
+    print(&if args.json { report.to_json()? + "\n" } else { report.to_text() })?;
+    Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Looks at everything.
+pub(super) fn report(subject: Subject<'_>) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime that asks netlink")?;
-    let report = runtime.block_on(examine(subject));
-    print(&if args.json { report.to_json()? + "\n" } else { report.to_text() })?;
-    Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(runtime.block_on(examine(subject)))
 }

@@ -9,6 +9,7 @@ const LAST_DEFAULT: u32 = 10;
 
 /// Arguments of `filter`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  netconsole-agent filter explain fleet 'martian source'")]
 pub(super) struct FilterArgs {
     #[command(subcommand)]
     action: Action,

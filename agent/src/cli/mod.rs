@@ -3,7 +3,9 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 bad configuration
 //! (`EX_CONFIG`, sysexits.h).
 
+mod bugreport;
 mod check;
+mod completions;
 mod config;
 mod doctor;
 mod dump;
@@ -11,6 +13,7 @@ mod filter;
 mod import;
 pub mod logging;
 mod loglevel;
+mod man;
 mod ping;
 mod receive;
 mod reload;
@@ -41,7 +44,15 @@ const EXIT_USAGE: u8 = 2;
 
 /// Sends kernel log records as netconsole packets.
 #[derive(Debug, Parser)]
-#[command(name = "netconsole-agent", version, max_term_width = 100)]
+#[command(
+    name = "netconsole-agent",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  netconsole-agent check && netconsole-agent doctor\n  \
+                  netconsole-agent run --config /etc/netconsole-agent/agent.toml\n  \
+                  netconsole-agent status --watch\n\n\
+                  Exit code: 0 done, 1 failed, 2 wrong usage, 78 bad configuration."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,6 +92,12 @@ enum Command {
     Import(import::ImportArgs),
     /// Receive netconsole packets and print them, or netoops dumps and keep them.
     Receive(receive::ReceiveArgs),
+    /// Put everything that a report of a bug needs into one archive.
+    Bugreport(bugreport::BugreportArgs),
+    /// Print what lets a shell complete these commands.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages.
+    Man(man::ManArgs),
 }
 
 /// How a subcommand finds the running agent.
@@ -138,6 +155,9 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => reload::run(&args).map(done),
         Command::Import(args) => import::run(&args),
         Command::Receive(args) => receive::run(args).map(done),
+        Command::Bugreport(args) => bugreport::run(&args).map(done),
+        Command::Completions(args) => completions::run(&args).map(done),
+        Command::Man(args) => man::run(&args).map(done),
     };
     result.unwrap_or_else(|error| report(&error))
 }
@@ -197,3 +217,6 @@ fn write_out(text: &str) -> anyhow::Result<bool> {
 fn plain(text: &str) -> String {
     crate::receive::render::printable(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

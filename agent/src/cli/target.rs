@@ -10,6 +10,7 @@ use crate::control::protocol::Request;
 
 /// Arguments of `target`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  netconsole-agent target set fleet max_level=warning")]
 pub(super) struct TargetArgs {
     #[command(subcommand)]
     action: Action,
@@ -55,7 +56,7 @@ enum Action {
     #[command(after_help = "\
 Examples:
   netconsole-agent target set fleet max_level=warning sysdata.cpu=true
-  netconsole-agent target set fleet 'facilities=[\"kern\", \"daemon\"]'
+  netconsole-agent target set fleet 'facility=[\"kern\", \"daemon\"]'
 
 All of them are changed, or none. A value is taken as TOML if it is TOML (true, 3, [\"a\"]), and
 as text if it is not. `status --verbose` shows what was changed.")]
@@ -90,6 +91,19 @@ as text if it is not. `status --verbose` shows what was changed.")]
         #[command(flatten)]
         socket: SocketArgs,
     },
+}
+
+#[cfg(test)]
+impl TargetArgs {
+    /// The settings that the agent would be asked for, as TOML.
+    pub(super) fn settings(&self) -> Option<String> {
+        match &self.action {
+            Action::Set { settings, .. } | Action::Add { settings, .. } => {
+                Some(to_toml(settings).expect("settings"))
+            }
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn run(args: TargetArgs) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use crate::control::protocol::Request;
 
 /// Arguments of `userdata`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  netconsole-agent userdata set fleet rack r12")]
 pub(super) struct UserdataArgs {
     #[command(subcommand)]
     action: Action,

@@ -11,8 +11,12 @@ use crate::netconsole::SysdataKey;
 #[must_use]
 pub fn example() -> String {
     let mut text = "\
+#:schema ./agent.schema.json
 # netconsole-agent: sends kernel log records as netconsole packets.
 # A `#` directly before a setting: the setting's default.
+#
+# Editors that know TOML check this file by the schema of its first line and complete its keys,
+# once that is there: `netconsole-agent config schema` prints it.
 #
 # Read from /usr/lib/netconsole-agent, /run/netconsole-agent and /etc/netconsole-agent: the last
 # agent.toml counts. More targets can be in targets.d/*.toml beside it, one or more in each file;

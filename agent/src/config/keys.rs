@@ -1,11 +1,15 @@
-//! Every key that the configuration may have, once: the commented example, `config show`
-//! and the lists of keys in reports are made from these definitions. What a value means is
-//! in the modules that read it.
+//! Every key that the configuration may have, once: the commented example, `config show`,
+//! the lists of keys in reports, the schema and the manual are made from these definitions.
+//! What a value means is in the modules that read it.
+
+use super::kind::{self, Kind};
 
 /// One key.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) name: &'static str,
+    /// What its value may be.
+    pub(super) kind: Kind,
     /// What it does, in lines of the example.
     pub(super) help: &'static [&'static str],
     /// What counts when it is absent, as TOML; `None` if nothing that could be written does.
@@ -17,24 +21,26 @@ pub(super) struct Key {
 /// A key that has a default.
 const fn with_default(
     name: &'static str,
+    kind: Kind,
     default: &'static str,
     help: &'static [&'static str],
 ) -> Key {
-    Key { name, help, default: Some(default), example: None }
+    Key { name, kind, help, default: Some(default), example: None }
 }
 
 /// A key that has none.
 const fn without_default(
     name: &'static str,
+    kind: Kind,
     example: &'static str,
     help: &'static [&'static str],
 ) -> Key {
-    Key { name, help, default: None, example: Some(example) }
+    Key { name, kind, help, default: None, example: Some(example) }
 }
 
 /// A table of its own, shown apart from the keys.
 const fn table(name: &'static str) -> Key {
-    Key { name, help: &[], default: None, example: None }
+    Key { name, kind: Kind::Table, help: &[], default: None, example: None }
 }
 
 /// The tables of `agent.toml`.
@@ -48,6 +54,7 @@ pub(super) const LAST_WORDS: &str = "last_words";
 pub(super) const LAST_WORDS_KEYS: &[Key] = &[
     with_default(
         "hold",
+        kind::HOLD,
         "\"20ms\"",
         &[
             "In a panic each line waits in the CPU that prints it until it has left the host; so long at",
@@ -55,18 +62,25 @@ pub(super) const LAST_WORDS_KEYS: &[Key] = &[
             "does not wait, and the end may not get out.",
         ],
     ),
-    with_default("budget", "\"500ms\"", &["How long all lines of a panic may wait together."]),
+    with_default(
+        "budget",
+        kind::BUDGET,
+        "\"500ms\"",
+        &["How long all lines of a panic may wait together."],
+    ),
 ];
 
 /// `[agent]`.
 pub(super) const AGENT: &[Key] = &[
     with_default(
         "control_socket",
+        kind::SOCKET_PATH,
         "\"/run/netconsole-agent/control.sock\"",
         &["Where `status` and the other commands reach the agent."],
     ),
     without_default(
         "control_group",
+        kind::GROUP,
         "\"adm\"",
         &[
             "Group, by name or number, whose members may use the commands that change nothing:",
@@ -75,6 +89,7 @@ pub(super) const AGENT: &[Key] = &[
     ),
     with_default(
         "capture",
+        Kind::Word(&["auto", "commit", "tracepoint", "kmsg"]),
         "\"auto\"",
         &[
             "Source of the records: auto takes the first that this host allows.",
@@ -83,6 +98,7 @@ pub(super) const AGENT: &[Key] = &[
     ),
     with_default(
         "replay",
+        Kind::Word(&["resume", "boot", "none"]),
         "\"resume\"",
         &[
             "What is sent of the records logged before the start: resume (all that no earlier run of",
@@ -91,6 +107,7 @@ pub(super) const AGENT: &[Key] = &[
     ),
     with_default(
         "runtime_dir",
+        kind::ABSOLUTE_PATH,
         "\"/run/netconsole-agent\"",
         &[
             "Where the agent remembers how far each target has come; in memory, for this boot only.",
@@ -99,11 +116,13 @@ pub(super) const AGENT: &[Key] = &[
     ),
     with_default(
         "state_dir",
+        kind::ABSOLUTE_PATH,
         "\"/var/lib/netconsole-agent\"",
         &["Where it remembers what must outlive a reboot: which dumps were sent (`after_crash`)."],
     ),
     with_default(
         "store",
+        kind::STORE,
         "\"16MiB\"",
         &[
             "Memory that holds records for targets which cannot send at the moment. When it is",
@@ -113,39 +132,64 @@ pub(super) const AGENT: &[Key] = &[
     ),
     without_default(
         "metrics",
+        kind::METRICS,
         "\"127.0.0.1:9774\"",
         &[
             "Serves /metrics (for Prometheus), /healthz and /readyz by plain HTTP: an address of this",
             "host alone, or \"unix:/run/netconsole-agent/metrics.sock\" for root and `control_group`.",
         ],
     ),
-    with_default("ring", "\"8MiB\"", &["Memory between the kernel and the agent; a power of two."]),
+    with_default(
+        "ring",
+        kind::RING,
+        "\"8MiB\"",
+        &["Memory between the kernel and the agent; a power of two."],
+    ),
 ];
 
 /// `[target.NAME]`, and `[defaults]` without `remote`.
 pub(super) const TARGET: &[Key] = &[
     without_default(
         REMOTE,
+        kind::REMOTE,
         "\"192.0.2.10:6666\"",
         &["Address or DNS name, and port of the receiver. IPv6: \"[2001:db8::10]:6666\"."],
     ),
-    with_default("enabled", "true", &["Whether it sends from the start."]),
+    with_default("enabled", Kind::Switch, "true", &["Whether it sends from the start."]),
     with_default(
         "device",
+        kind::DEVICE,
         "\"auto\"",
         &["Device to send through: auto (the route decides), a name, or a MAC."],
     ),
-    with_default("egress", "\"auto\"", &["Way out of the host: auto | xdp | packet | udp | pcap."]),
-    with_default("queue", "0", &["Transmit queue for xdp."]),
-    without_default("pcap", "\"/var/tmp/records.pcap\"", &["File that egress = \"pcap\" writes."]),
-    with_default("format", "\"extended\"", &["extended | basic"]),
+    with_default(
+        "egress",
+        Kind::Word(&["auto", "xdp", "packet", "udp", "pcap"]),
+        "\"auto\"",
+        &["Way out of the host: auto | xdp | packet | udp | pcap."],
+    ),
+    with_default("queue", Kind::Number(0..=kind::QUEUE_MAX), "0", &["Transmit queue for xdp."]),
+    without_default(
+        "pcap",
+        kind::FILE,
+        "\"/var/tmp/records.pcap\"",
+        &["File that egress = \"pcap\" writes."],
+    ),
+    with_default(
+        "format",
+        Kind::Word(&["extended", "basic"]),
+        "\"extended\"",
+        &["extended | basic"],
+    ),
     with_default(
         "release",
+        Kind::Switch,
         "false",
         &["Put the kernel release before each record (extended format)."],
     ),
     with_default(
         "max_level",
+        Kind::Either(&[Kind::Word(&kind::LEVELS), Kind::Number(0..=7)]),
         "\"debug\"",
         &[
             "Least severe level that is sent:",
@@ -154,6 +198,7 @@ pub(super) const TARGET: &[Key] = &[
     ),
     with_default(
         "facility",
+        kind::FACILITY,
         "\"all\"",
         &[
             "Facilities that are sent: all, or a list such as [\"kern\", \"daemon\", 16], of the names",
@@ -162,6 +207,7 @@ pub(super) const TARGET: &[Key] = &[
     ),
     with_default(
         "rate",
+        Kind::Either(&[Kind::Word(&["off"]), kind::RATE]),
         "\"off\"",
         &[
             "Most records in a time, such as \"100/s\" or \"10/5s\"; more is left out, and said.",
@@ -170,6 +216,7 @@ pub(super) const TARGET: &[Key] = &[
     ),
     with_default(
         "copies",
+        Kind::Number(1..=kind::COPIES_MAX),
         "1",
         &[
             "How often each record of level err or worse is sent, half a second apart; receivers of the",
@@ -178,6 +225,7 @@ pub(super) const TARGET: &[Key] = &[
     ),
     without_default(
         "dump",
+        Kind::Word(&["netoops"]),
         "\"netoops\"",
         &[
             "Sends the end of the kernel log as netoops packets to the receiver's UDP port 2004: in a",
@@ -186,6 +234,7 @@ pub(super) const TARGET: &[Key] = &[
     ),
     with_default(
         "pace",
+        kind::PACE,
         "\"20000/s\"",
         &[
             "Most datagrams per second, with bursts of 256; more is held in the record store.",
@@ -194,11 +243,13 @@ pub(super) const TARGET: &[Key] = &[
     ),
     with_default(
         "keepalive",
+        kind::KEEPALIVE,
         "\"off\"",
         &["How often it says that it is alive, from \"10s\" to \"7d\"."],
     ),
     with_default(
         "after_crash",
+        Kind::Switch,
         "false",
         &[
             "Send it once, line by line, what earlier boots left in the host's persistent store",
@@ -207,11 +258,13 @@ pub(super) const TARGET: &[Key] = &[
     ),
     with_default(
         "local",
+        kind::LOCAL,
         "\":6665\"",
         &["Source address and port; the route decides on the address."],
     ),
     with_default(
         "remote_mac",
+        kind::REMOTE_MAC,
         "\"auto\"",
         &["MAC of the next hop: auto (the neighbour table decides), or a MAC."],
     ),
@@ -231,23 +284,45 @@ pub(super) const SYSDATA: &str = "sysdata";
 
 /// A rule of `[[target.NAME.filter]]`.
 pub(super) const RULE: &[Key] = &[
-    without_default("text", "\"martian source\"", &["The text contains this;"]),
-    without_default("regex", "\"^usb [0-9-]+: new\"", &["or matches this regular expression."]),
-    without_default("subsystem", "\"net\"", &["SUBSYSTEM of the record, a glob."]),
-    without_default("device", "\"+usb:*\"", &["DEVICE of the record, a glob."]),
-    without_default("task", "\"kworker/*\"", &["Name of the task that printed, a glob."]),
+    without_default("text", kind::CONDITION, "\"martian source\"", &["The text contains this;"]),
+    without_default(
+        "regex",
+        kind::CONDITION,
+        "\"^usb [0-9-]+: new\"",
+        &["or matches this regular expression."],
+    ),
+    without_default("subsystem", kind::CONDITION, "\"net\"", &["SUBSYSTEM of the record, a glob."]),
+    without_default("device", kind::CONDITION, "\"+usb:*\"", &["DEVICE of the record, a glob."]),
+    without_default(
+        "task",
+        kind::CONDITION,
+        "\"kworker/*\"",
+        &["Name of the task that printed, a glob."],
+    ),
     without_default(
         "cgroup",
+        kind::CONDITION,
         "\"/system.slice/**\"",
         &["Path of its cgroup, a glob; * stops at a slash, ** does not."],
     ),
     without_default(
         "cpu",
+        kind::CPUS,
         "\"0-3,8\"",
         &["CPUs that printed: a number, a list of them, or \"0-3,8\"."],
     ),
-    without_default("action", "\"drop\"", &["What becomes of the record: send, drop;"]),
-    without_default("rate", "\"10/5s\"", &["or send as long as the rate allows, else drop."]),
+    without_default(
+        "action",
+        Kind::Word(&["send", "drop", "rate"]),
+        "\"drop\"",
+        &["What becomes of the record: send, drop;"],
+    ),
+    without_default(
+        "rate",
+        kind::RATE,
+        "\"10/5s\"",
+        &["or send as long as the rate allows, else drop."],
+    ),
 ];
 
 /// The definition of a target's key.

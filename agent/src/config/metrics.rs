@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::{MetricsAddress, read::SOCKET_PATH_MAX_BYTES, table::Table};
+use super::{
+    MetricsAddress,
+    kind::{METRICS_FORMS, SOCKET_PATH_MAX_BYTES},
+    table::Table,
+};
 
 /// Begins the path of a Unix socket.
 const UNIX: &str = "unix:";
@@ -13,10 +17,7 @@ pub(super) fn metrics(table: &mut Table<'_, '_>) -> Option<MetricsAddress> {
     let address = match address(text) {
         Ok(address) => return Some(address),
         Err(Refusal::NotUnderstood) => {
-            let help = format!(
-                "a loopback address and a port (\"127.0.0.1:9774\", \"[::1]:9774\"), or \"{UNIX}\" and an \
-                 absolute path of at most {SOCKET_PATH_MAX_BYTES} bytes; without the key nothing is served"
-            );
+            let help = format!("{METRICS_FORMS}; without the key nothing is served");
             table.problem(span, format!("`metrics` does not understand {text:?}"), help);
             return None;
         }

@@ -14,13 +14,17 @@ mod files;
 mod filter;
 mod host;
 mod keys;
+mod kind;
 mod live;
+mod manual;
 mod merge;
 mod metrics;
 mod pace;
 mod places;
 mod read;
 mod remote;
+mod schema;
+mod secrets;
 mod show;
 mod source;
 mod table;
@@ -36,8 +40,10 @@ use std::{
 pub use diagnostic::{ConfigError, Diagnostic, OtherPlace, Severity, Warnings};
 pub use example::example;
 pub use live::LiveChange;
+pub use manual::{PAGE, manual};
 pub use remote::Remote;
-pub use show::Shown;
+pub use schema::schema;
+pub use show::{MASK, Shown};
 pub use source::{Place, Role, Source, Sources};
 
 use crate::{

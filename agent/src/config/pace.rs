@@ -5,7 +5,7 @@ use super::{DEFAULT_PACE_PER_SECOND, table::Table};
 /// Most datagrams per second that can be asked for; nothing sends faster.
 const PER_SECOND_MAX: u32 = 10_000_000;
 /// How a pace is written.
-const FORMS: &str =
+pub(super) const FORMS: &str =
     "datagrams per second: \"20000/s\" (from \"1/s\" to \"10000000/s\"), or \"off\"";
 
 /// Reads `pace`: datagrams per second, `None` without a limit.

@@ -11,6 +11,10 @@ use super::{
     Agent, Config, LastWords, Target, Warnings,
     diagnostic::Findings,
     keys,
+    kind::{
+        ABSOLUTE_PATH_FORMS, BUDGET_FORMS, GROUP_FORMS, GROUP_MAX_BYTES, HOLD_FORMS, RING_FORMS,
+        SOCKET_PATH_FORMS, SOCKET_PATH_MAX_BYTES, STORE_FORMS, TARGET_NAME_MAX_BYTES,
+    },
     merge::Merged,
     metrics,
     table::Table,
@@ -21,12 +25,6 @@ use crate::{
     egress::EgressKind,
     netconsole::FormatKind,
 };
-
-const NAME_MAX_BYTES: usize = 64;
-/// Longest name of a group (`GROUP_NAME_MAX_LENGTH` of shadow).
-const GROUP_MAX_BYTES: usize = 32;
-/// Longest path of a socket (`sun_path` of `struct sockaddr_un` less the NUL).
-pub(super) const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 /// Reads everything; what is wrong is noted, and something usable returned.
 pub(super) fn config(merged: &Merged<'_>, findings: &mut Findings) -> Config {
@@ -102,25 +100,23 @@ fn are_one_stream(one: &Target, other: &Target) -> bool {
 }
 
 fn check_name(name: &str, table: &mut Table<'_, '_>) {
-    let fits = (1..=NAME_MAX_BYTES).contains(&name.len())
+    let fits = (1..=TARGET_NAME_MAX_BYTES).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if !fits {
-        let help = format!("letters, digits, `_`, `.` and `-`, at most {NAME_MAX_BYTES}");
+        let help = format!("letters, digits, `_`, `.` and `-`, at most {TARGET_NAME_MAX_BYTES}");
         table.problem(table.span.clone(), format!("{name:?} cannot be the name of a target"), help);
     }
 }
 
 fn agent(mut table: Table<'_, '_>) -> Agent {
     let mut agent = Agent::default();
-    let help = format!("an absolute path of at most {SOCKET_PATH_MAX_BYTES} bytes");
-    let path = table.parsed("control_socket", &help, |text| {
+    let path = table.parsed("control_socket", SOCKET_PATH_FORMS, |text| {
         absolute(text).filter(|_| text.len() <= SOCKET_PATH_MAX_BYTES)
     });
     if let Some(path) = path {
         agent.control_socket = path;
     }
-    let help = format!("the name or number of a group, of at most {GROUP_MAX_BYTES} bytes");
-    agent.control_group = table.parsed("control_group", &help, |text| {
+    agent.control_group = table.parsed("control_group", GROUP_FORMS, |text| {
         let fits = (1..=GROUP_MAX_BYTES).contains(&text.len())
             && !text.chars().any(|c| c.is_control() || c.is_whitespace() || ":,".contains(c));
         fits.then(|| text.to_owned())
@@ -145,22 +141,21 @@ fn agent(mut table: Table<'_, '_>) -> Agent {
     if let Some(replay) = replay {
         agent.replay = replay;
     }
-    let folder = table.parsed("runtime_dir", "an absolute path", absolute);
+    let folder = table.parsed("runtime_dir", ABSOLUTE_PATH_FORMS, absolute);
     let beside = || agent.control_socket.parent().map(Path::to_owned);
     if let Some(folder) = folder.or_else(beside) {
         agent.runtime_dir = folder;
     }
-    if let Some(folder) = table.parsed("state_dir", "an absolute path", absolute) {
+    if let Some(folder) = table.parsed("state_dir", ABSOLUTE_PATH_FORMS, absolute) {
         agent.state_dir = folder;
     }
-    let store = table.parsed("store", "a size from 1MiB to 1GiB, such as \"16MiB\"", |text| {
+    let store = table.parsed("store", STORE_FORMS, |text| {
         size(text).filter(|bytes| (1 << 20..=1 << 30).contains(bytes))
     });
     if let Some(bytes) = store {
         agent.store_bytes = bytes as usize;
     }
-    let help = "a power of two from 64KiB to 256MiB, such as \"8MiB\"";
-    let ring = table.parsed("ring", help, |text| {
+    let ring = table.parsed("ring", RING_FORMS, |text| {
         size(text).filter(|bytes| (1 << 16..=1 << 28).contains(bytes) && bytes.is_power_of_two())
     });
     if let Some(bytes) = ring {
@@ -180,13 +175,8 @@ fn last_words(mut table: Table<'_, '_>) -> LastWords {
     let mut read = LastWords::default();
     // The machine's own watchdogs wait no longer than seconds.
     let limits = [
-        ("hold", &mut read.hold, Duration::from_secs(1), "a time from 0s to 1s, such as \"20ms\""),
-        (
-            "budget",
-            &mut read.budget,
-            Duration::from_secs(5),
-            "a time from 0s to 5s, such as \"500ms\"",
-        ),
+        ("hold", &mut read.hold, Duration::from_secs(1), HOLD_FORMS),
+        ("budget", &mut read.budget, Duration::from_secs(5), BUDGET_FORMS),
     ];
     for (key, value, max, help) in limits {
         let time = table.parsed(key, help, |text| {

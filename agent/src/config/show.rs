@@ -18,6 +18,9 @@ use super::{
 };
 use crate::netconsole::SysdataKey;
 
+/// Stands for what is not shown.
+pub const MASK: &str = "***";
+
 /// A configuration to be shown.
 #[derive(Clone, Debug)]
 pub struct Shown {
@@ -61,6 +64,15 @@ impl Shown {
             agent: AGENT.iter().map(|key| line(key, agent, texts)).collect(),
             last_words: LAST_WORDS_KEYS.iter().map(|key| line(key, last_words, texts)).collect(),
             targets: merged.targets.iter().map(|target| shown_target(target, texts)).collect(),
+        }
+    }
+
+    /// Puts [`MASK`] in the place of every value of the userdata, which may be a secret; the keys
+    /// stay.
+    pub fn mask_userdata(&mut self) {
+        for line in self.targets.iter_mut().flat_map(|target| &mut target.userdata) {
+            line.json = MASK.into();
+            line.toml = Some(format!("\"{MASK}\""));
         }
     }
 
@@ -188,9 +200,14 @@ fn line(key: &Key, table: &DeTable<'_>, texts: &Texts<'_>) -> Line {
 }
 
 fn of_default(key: &str, default: &str) -> Line {
-    let json = DeValue::parse(default).map_or(Json::Null, |value| to_json(value.get_ref()));
+    let json = json_of(default);
     let toml = Some(default.to_owned());
     Line { key: key.to_owned(), toml, json, from: From::Default }
+}
+
+/// A value that is written as TOML, for programs.
+pub(super) fn json_of(toml: &str) -> Json {
+    DeValue::parse(toml).map_or(Json::Null, |value| to_json(value.get_ref()))
 }
 
 fn written<K: AsRef<str>>(

@@ -7,6 +7,7 @@ use toml::{Spanned, de::DeValue};
 use super::{
     DEFAULT_LOCAL_PORT, Target, address, extradata, filter,
     keys::{SYSDATA, USERDATA},
+    kind::{COPIES_MAX, DEVICE_FORMS, FILE_FORMS, LEVELS, MAC_FORMS, QUEUE_MAX},
     pace,
     remote::{self, Remote},
     table::Table,
@@ -18,13 +19,8 @@ use crate::{
     target::filter::spec::{Rate, Rule},
 };
 
-/// Names of the levels, as in `dmesg --level`.
-const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 /// Longest device name (`IFNAMSIZ` less the NUL, `include/uapi/linux/if.h`).
 const DEVICE_MAX_BYTES: usize = 15;
-
-/// Most copies of one record: all of them are within the time in which receivers know it again.
-const COPIES_MAX: u32 = 8;
 
 /// What the keys say, each by itself.
 pub(super) struct Values {
@@ -68,8 +64,7 @@ pub(super) fn values(table: &mut Table<'_, '_>) -> Values {
         "basic" => Some(FormatKind::Basic),
         _ => None,
     });
-    let help = "auto, or six hexadecimal bytes, such as \"52:54:00:12:34:56\"";
-    let remote_mac = table.parsed("remote_mac", help, |text| match text {
+    let remote_mac = table.parsed("remote_mac", MAC_FORMS, |text| match text {
         "auto" => Some(None),
         mac => address::mac(mac).map(Some),
     });
@@ -80,8 +75,8 @@ pub(super) fn values(table: &mut Table<'_, '_>) -> Values {
         remote: remote(table),
         device: device(table),
         egress: egress.flatten(),
-        pcap: table.parsed("pcap", "the path of the file to write", path),
-        queue: table.number("queue", 65535).map_or(0, |(queue, _)| queue),
+        pcap: table.parsed("pcap", FILE_FORMS, path),
+        queue: table.number("queue", QUEUE_MAX).map_or(0, |(queue, _)| queue),
         format: format.unwrap_or(FormatKind::Extended),
         release: table.bool("release").is_some_and(|(release, _)| release),
         max_level: max_level(table),
@@ -240,15 +235,13 @@ fn device(table: &mut Table<'_, '_>) -> Option<Option<String>> {
     if table.take("device").is_none() {
         return Some(None);
     }
-    let help =
-        "auto, or the name (at most 15 bytes) or MAC (\"52:54:00:12:34:56\") of a network device";
     // `dev_valid_name`, net/core/dev.c.
     let is_device = |text: &str| {
         (1..=DEVICE_MAX_BYTES).contains(&text.len())
             && !matches!(text, "." | "..")
             && !text.chars().any(|c| c.is_control() || c.is_whitespace() || "/:".contains(c))
     };
-    table.parsed("device", help, |text| match text {
+    table.parsed("device", DEVICE_FORMS, |text| match text {
         "auto" => Some(None),
         // A name has no colon.
         mac if mac.contains(':') => address::device_mac(mac).map(Some),

@@ -3,16 +3,21 @@
 mod keys;
 mod layers;
 mod live;
+mod schema;
 mod show;
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Checks one text as if it were the main file.
+/// Checks one text as if it were the main file; what is good, the schema takes, too.
 pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
     let source = Source { name: file.to_owned(), text: text.to_owned(), role: Role::Main };
-    Sources::of_texts(vec![source]).check()
+    let checked = Sources::of_texts(vec![source]).check();
+    if checked.is_ok() {
+        schema::assert_taken(text);
+    }
+    checked
 }
 use crate::{capture::SourceKind, netconsole::SysdataKey};
 

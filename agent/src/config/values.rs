@@ -11,7 +11,7 @@ use crate::target::filter::spec::Rate;
 pub(super) const RATE_FORMS: &str =
     "records in a time: \"10/5s\", \"100/s\" (from 1 to 1000000, in 1ms to 1day)";
 /// How the time between signs of life is written.
-const KEEPALIVE_FORMS: &str = "a time from 10s to 7days, such as \"1h\", or \"off\"";
+pub(super) const KEEPALIVE_FORMS: &str = "a time from 10s to 7days, such as \"1h\", or \"off\"";
 /// How facilities are written.
 const FACILITY_FORMS: &str = "\"all\", or an array of names (kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, \
      authpriv, ftp, local0 to local7) and numbers from 0 to 255";
@@ -24,10 +24,10 @@ const RATE_PERIODS: RangeInclusive<Duration> =
 const KEEPALIVE_PERIODS: RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(7 * 86_400);
 /// Highest CPU number that a kernel can be built for (`NR_CPUS` of x86 and arm64, less one).
-const CPU_MAX: u32 = 8191;
+pub(super) const CPU_MAX: u32 = 8191;
 
 /// Facilities by number: `facilitynames` of syslog.h and of dmesg in util-linux.
-const FACILITIES: [(&str, u8); 20] = [
+pub(super) const FACILITIES: [(&str, u8); 20] = [
     ("kern", 0),
     ("user", 1),
     ("mail", 2),

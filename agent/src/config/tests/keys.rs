@@ -15,7 +15,9 @@ fn example_file() -> PathBuf {
 /// With every comment sign before a setting removed.
 fn opened(text: &str) -> String {
     text.lines()
-        .map(|line| line.strip_prefix("#").filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix("#").filter(|rest| !rest.starts_with([' ', ':'])).unwrap_or(line)
+        })
         .flat_map(|line| [line, "\n"])
         .collect()
 }

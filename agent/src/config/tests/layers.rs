@@ -15,7 +15,11 @@ fn check(texts: &[&str]) -> Result<Config, ConfigError> {
     let role = |index| if index == 0 { Role::Main } else { Role::DropIn };
     let sources = texts.iter().zip(names).enumerate();
     let sources = sources.map(|(index, (text, name))| source(name, text, role(index)));
-    Sources::of_texts(sources.collect()).check()
+    let checked = Sources::of_texts(sources.collect()).check();
+    if checked.is_ok() {
+        texts.iter().for_each(|text| schema::assert_taken(text));
+    }
+    checked
 }
 
 fn target(name: &str) -> String {
