@@ -139,6 +139,7 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     }
     if need == Need::Vms {
         supply::AUDITABLE.ensure()?;
+        supply::DEB.ensure()?;
     }
     Ok(toolchain)
 }

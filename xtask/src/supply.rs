@@ -27,6 +27,10 @@ pub(crate) const MACHETE: Tool =
 pub(crate) const AUDITABLE: Tool =
     Tool { crate_name: "cargo-auditable", probe: ["auditable", "--version"], version: "0.7.7" };
 
+/// Makes the Debian package.
+pub(crate) const DEB: Tool =
+    Tool { crate_name: "cargo-deb", probe: ["deb", "--version"], version: "3.8.0" };
+
 impl Tool {
     /// Installs it if it is not there.
     pub(crate) fn ensure(&self) -> Result<()> {

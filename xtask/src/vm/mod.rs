@@ -270,7 +270,8 @@ fn static_target_dir() -> PathBuf {
 }
 
 fn static_cargo(toolchain: &Toolchain, args: &[&'static str]) -> Command {
-    let mut cargo = toolchain.cargo(args.iter().copied());
+    // What runs in the guests is what is packed (`dist`): with the list of its dependencies.
+    let mut cargo = toolchain.cargo(["auditable"].into_iter().chain(args.iter().copied()));
     cargo.args(["--release", "--locked", "--target", TARGET, "--target-dir"]);
     cargo.arg(static_target_dir());
     // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
