@@ -25,9 +25,12 @@ static LAST_WORDS: Array<LastWords> = Array::with_max_entries(1, BPF_F_MMAPABLE)
 #[map]
 static PANICKED: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
-/// Most looks at the acknowledgement in one hold; at 36 ns each that is 300 ms. The kernel's limit
-/// (`BPF_MAX_LOOPS`).
+/// Most looks at the clock in one hold. The kernel's limit (`BPF_MAX_LOOPS`); the clock ends it first.
 const LOOKS_MAX: u32 = 8 << 20;
+/// Looks at the acknowledgement between two looks at the clock. Where the clock is a device (HPET), each
+/// look at it goes over the bus, and in a virtual machine takes the lock that the other CPUs' interrupts
+/// need: a CPU that does nothing else keeps the agent from running.
+const SPINS: u32 = 256;
 /// As long as the agent has not shown that it noticed the panic, a line waits so many times longer: a
 /// virtual machine stands still for tens of milliseconds now and then, and a thread that is
 /// woken by its own timer alone then looks that much later.
@@ -141,13 +144,24 @@ pub(crate) fn hold() {
     words.timed_out += hold.timed_out;
 }
 
-/// One look at the acknowledgement; 1 ends the hold.
+/// One look at the acknowledgement; 1 if it is not what it was.
+#[inline(never)]
+extern "C" fn spin(_index: u32, hold: *mut Hold) -> i64 {
+    let Some(words) = LAST_WORDS.get_ptr(0) else { return 1 };
+    // SAFETY: as in `look`.
+    let moved =
+        unsafe { (&raw const (*words).acked_position).read_volatile() != (*hold).seen_position };
+    i64::from(moved)
+}
+
+/// Some looks at the acknowledgement and one at the clock; 1 ends the hold.
 #[inline(never)]
 extern "C" fn look(_index: u32, hold: *mut Hold) -> i64 {
     let Some(words) = LAST_WORDS.get_ptr(0) else { return 1 };
     // SAFETY: `bpf_loop` hands on the pointer that it was given, and nobody else has it; the map's
-    // word is accessed as a whole.
+    // word is accessed as a whole; the callback has the form that the helper wants.
     unsafe {
+        bpf_loop(SPINS, spin as *mut c_void, hold.cast(), 0);
         let hold = &mut *hold;
         let position = (&raw const (*words).acked_position).read_volatile();
         if position >= hold.until {

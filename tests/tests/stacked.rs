@@ -312,7 +312,7 @@ fn events_come_from_a_program() {
     let mut scene = Scene::start("program", &net.left, &net.right, TARGET);
     let log = scene.agent.log();
     assert!(log.contains("by=\"fentry call_netdevice_notifiers_info"), "{log}");
-    for _ in 0..2 {
+    for _ in 0..5 {
         scene.round(
             || net.left.ip("link set left0 down"),
             &["device_down", "no_route"],
