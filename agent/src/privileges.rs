@@ -1,10 +1,121 @@
-//! Gives up what only the start needs.
+//! What the start needs, and giving up what only the start needs.
 //!
 //! Attaching programs and opening `/dev/kmsg` need much; afterwards the agent
 //! opens raw sockets, asks the kernel to resolve neighbours, and locks memory.
 //! Capabilities belong to threads, so this runs before any thread is started.
 
 use caps::{CapSet, Capability, CapsHashSet};
+
+use crate::{capture::Choice, capture::SourceKind, config::Config, egress::EgressKind};
+
+/// A capability that the agent needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// Its name.
+    pub name: &'static str,
+    /// One of these is enough.
+    pub one_of: &'static [Capability],
+    /// What for.
+    pub purpose: &'static str,
+}
+
+/// What needs which capability; the first two are for the programs.
+pub const NEEDS: [Need; 6] = [
+    Need {
+        name: "CAP_BPF",
+        one_of: &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN],
+        purpose: "loading the programs",
+    },
+    Need {
+        name: "CAP_PERFMON",
+        one_of: &[Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN],
+        purpose: "attaching the programs",
+    },
+    Need {
+        name: "CAP_SYSLOG",
+        one_of: &[Capability::CAP_SYSLOG, Capability::CAP_SYS_ADMIN],
+        purpose: "opening /dev/kmsg where kernel.dmesg_restrict=1",
+    },
+    Need {
+        name: "CAP_NET_RAW",
+        one_of: &[Capability::CAP_NET_RAW],
+        purpose: "AF_XDP and AF_PACKET sockets",
+    },
+    Need {
+        name: "CAP_NET_ADMIN",
+        one_of: &[Capability::CAP_NET_ADMIN],
+        purpose: "having the kernel resolve a neighbour",
+    },
+    Need { name: "CAP_IPC_LOCK", one_of: &[Capability::CAP_IPC_LOCK], purpose: "locking memory" },
+];
+
+/// The process may not do what its configuration asks for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the agent (user {uid}) lacks {}.\n\
+     Start it as a service (`systemctl start netconsole-agent`) or as root; or grant them: \
+     `AmbientCapabilities=` in a unit, `--cap-add` of a container, \
+     `setcap {}+ep` on its binary.{}",
+    listed(.missing), granted(.missing), .instead.map_or(String::new(), |instead| format!("\n{instead}"))
+)]
+pub struct Unprivileged {
+    uid: u32,
+    missing: Vec<Need>,
+    /// How it could be without them.
+    instead: Option<&'static str>,
+}
+
+fn listed(missing: &[Need]) -> String {
+    let each = missing.iter().map(|need| format!("{} ({})", need.name, need.purpose));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn granted(missing: &[Need]) -> String {
+    missing.iter().map(|need| need.name.to_lowercase()).collect::<Vec<_>>().join(",")
+}
+
+/// Checks that this process has the capabilities without which it could do less than its
+/// configuration asks for: "auto" is a choice among what the host can do, not among what somebody
+/// forgot to grant.
+///
+/// # Errors
+/// If one is missing; all of them are named.
+pub fn check(config: &Config) -> Result<(), Unprivileged> {
+    // What cannot be read is missing.
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    let restricted = std::fs::read_to_string("/proc/sys/kernel/dmesg_restrict")
+        .is_ok_and(|value| value.trim() != "0");
+    let missing = missing(config, restricted, |capability| effective.contains(&capability));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let raw = missing.iter().any(|need| need.name == "CAP_NET_RAW");
+    let bpf = missing.iter().any(|need| need.one_of.contains(&Capability::CAP_BPF));
+    let instead = match (bpf, raw) {
+        (true, _) => Some(
+            "With less it runs as an ordinary program if the configuration says so: `capture = \"kmsg\"` \
+             in [agent], and `egress = \"udp\"` in each target.",
+        ),
+        (false, true) => Some("Without raw sockets: `egress = \"udp\"` in each target."),
+        (false, false) => None,
+    };
+    Err(Unprivileged { uid: rustix::process::geteuid().as_raw(), missing, instead })
+}
+
+fn missing(config: &Config, restricted: bool, has: impl Fn(Capability) -> bool) -> Vec<Need> {
+    let programs = config.agent.capture != Choice::Only(SourceKind::Kmsg);
+    let sends_frames = |kind| !matches!(kind, Some(EgressKind::Udp | EgressKind::Pcap));
+    let frames = config.targets.iter().any(|target| sends_frames(target.egress));
+    let is_needed = |need: &&Need| match need.name {
+        "CAP_BPF" | "CAP_PERFMON" => programs,
+        "CAP_SYSLOG" => restricted,
+        "CAP_NET_RAW" => frames,
+        // Without them a neighbour that is not known, or memory under pressure, is a problem.
+        _ => false,
+    };
+    let is_missing = |need: &&Need| !need.one_of.iter().any(|capability| has(*capability));
+    NEEDS.iter().filter(is_needed).filter(is_missing).copied().collect()
+}
 
 /// What stays, and what for (the README's table says the same):
 /// `CAP_NET_RAW` opens AF_XDP and AF_PACKET sockets, `CAP_NET_ADMIN` asks the kernel to

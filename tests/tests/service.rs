@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, UdpSocket},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -871,4 +871,49 @@ fn what_libraries_log_is_in_the_log() {
     let (code, log) = agent.end();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("read datagram from socket"), "{log}");
+}
+
+/// Who may not do what the configuration asks for is told at once, with all that is missing and how to
+/// get it, and nothing is left behind.
+#[test]
+fn an_unprivileged_start_says_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), open).expect("its mode");
+    // The binary may lie where only root may look.
+    let copy = folder.path().join("netconsole-agent");
+    std::fs::copy(binary(), &copy).expect("a copy");
+    let config = folder.path().join("agent.toml");
+    let start = |capture: &str, egress: &str| {
+        let socket = folder.path().join("control.sock");
+        let text = format!(
+            "[agent]\ncapture = \"{capture}\"\ncontrol_socket = {socket:?}\n\
+             [target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"{egress}\"\n"
+        );
+        std::fs::write(&config, text).expect("the configuration");
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["--inh-caps=-all", "--ambient-caps=-all"])
+            .args([copy.as_os_str(), "run".as_ref(), "--config".as_ref(), config.as_os_str()])
+            .output()
+            .expect("run it");
+        assert!(!socket.exists());
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        told
+    };
+    let told = start("auto", "auto");
+    for part in [
+        "the agent (user 65534) lacks CAP_BPF (loading the programs), CAP_PERFMON",
+        "CAP_NET_RAW (AF_XDP and AF_PACKET sockets)",
+        "systemctl start netconsole-agent",
+        "setcap cap_bpf,cap_perfmon,",
+        "AmbientCapabilities=",
+        "capture = \"kmsg\"",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let told = start("kmsg", "packet");
+    assert!(told.contains("lacks CAP_NET_RAW") || told.contains("lacks CAP_SYSLOG"), "{told}");
+    assert!(!told.contains("CAP_BPF"), "{told}");
 }

@@ -66,6 +66,9 @@ pub enum AgentError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
+    /// Capabilities that are missing.
+    #[error(transparent)]
+    Unprivileged(#[from] privileges::Unprivileged),
     /// Capabilities.
     #[error(transparent)]
     Privilege(#[from] privileges::PrivilegeError),
@@ -124,6 +127,7 @@ impl Agent {
     /// If any of it is not possible.
     pub fn start(sources: Sources, config: Config) -> Result<Self, AgentError> {
         let started = Instant::now();
+        privileges::check(&config)?;
         let group = config.agent.control_group.as_deref();
         let listener = socket::bind(SocketUse::Control, &config.agent.control_socket, group)?;
         // Who sends is worth more than who counts: without the endpoint it runs all the same.

@@ -7,33 +7,15 @@ use caps::{CapSet, Capability};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, host::Version, read_trimmed};
-use crate::config;
+use crate::{
+    config,
+    privileges::{NEEDS, Need},
+};
 
 /// Memory of BPF maps counts against RLIMIT_MEMLOCK before this version.
 const MAPS_NOT_LOCKED: Version = (5, 11);
 /// Frames of an AF_XDP socket, stacks, and what else is locked beside store and ring.
 const OTHER_LOCKED_BYTES: u64 = 24 << 20;
-
-/// Name, alternatives, purpose.
-type Need = (&'static str, &'static [Capability], &'static str);
-
-/// What needs which capability. One of each entry's list is enough.
-const NEEDS: [Need; 6] = [
-    ("CAP_BPF", &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN], "loading the programs"),
-    (
-        "CAP_PERFMON",
-        &[Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN],
-        "attaching the programs",
-    ),
-    (
-        "CAP_SYSLOG",
-        &[Capability::CAP_SYSLOG, Capability::CAP_SYS_ADMIN],
-        "opening /dev/kmsg where kernel.dmesg_restrict=1",
-    ),
-    ("CAP_NET_RAW", &[Capability::CAP_NET_RAW], "AF_XDP and AF_PACKET sockets"),
-    ("CAP_NET_ADMIN", &[Capability::CAP_NET_ADMIN], "having the kernel resolve a neighbour"),
-    ("CAP_IPC_LOCK", &[Capability::CAP_IPC_LOCK], "locking memory"),
-];
 
 /// Who this process is.
 #[derive(Clone, Debug)]
@@ -67,7 +49,7 @@ impl Facts {
 
     /// Whether programs may be loaded and attached.
     pub(super) fn may_trace(&self) -> bool {
-        NEEDS[..2].iter().all(|(_, one_of, _)| self.has_one(one_of))
+        NEEDS[..2].iter().all(|need| self.has_one(need.one_of))
     }
 
     fn has_one(&self, one_of: &[Capability]) -> bool {
@@ -95,19 +77,19 @@ fn is_first_user_namespace(uid_map: &str) -> bool {
 pub(super) fn judge(facts: &Facts, settings: &config::Agent, kernel: Version) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (held, missing): (Vec<&Need>, Vec<&Need>) =
-        NEEDS.iter().partition(|(_, one_of, _)| facts.has_one(one_of));
+        NEEDS.iter().partition(|need| facts.has_one(need.one_of));
     if !held.is_empty() {
-        let names: Vec<_> = held.iter().map(|(name, ..)| *name).collect();
+        let names: Vec<_> = held.iter().map(|need| need.name).collect();
         findings.push(Finding::ok("capabilities", format!("held: {}", names.join(", "))));
     }
-    for (name, _, need) in missing {
+    for Need { name, purpose, .. } in missing {
         // Without the restriction everybody may read.
         if *name == "CAP_SYSLOG" && facts.dmesg_restrict.as_deref() == Some("0") {
             continue;
         }
         findings.push(Finding::warn(
             "capabilities",
-            format!("missing: {name}, for {need}"),
+            format!("missing: {name}, for {purpose}"),
             facts.remedy(name),
         ));
     }
@@ -194,7 +176,7 @@ pub(super) mod tests {
     #[test]
     fn each_missing_capability_is_told_with_its_need() {
         let text = warned(&nobody(), (6, 12));
-        for (name, _, need) in NEEDS {
+        for Need { name, purpose: need, .. } in NEEDS {
             assert!(text.contains(&format!("missing: {name}, for {need}")), "{text}");
         }
         assert!(text.contains("run doctor as root"), "{text}");

@@ -80,10 +80,11 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether it may ask everything.
+    /// Whether it may ask everything: root, and who could as well trace the agent (a service's
+    /// `ExecReload=` runs as the service's user).
     #[must_use]
-    pub fn is_root(self) -> bool {
-        self.uid == 0
+    pub fn may_all(self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }
 }
 
@@ -119,7 +120,7 @@ pub async fn serve(
     refusals: Arc<Refusals>,
 ) {
     let places = || Arc::new(Semaphore::new(CLIENTS_MAX));
-    let (of_root, of_group) = (places(), places());
+    let (of_owner, of_group) = (places(), places());
     let tails = Arc::new(Semaphore::new(TAILS_MAX));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -129,12 +130,12 @@ pub async fn serve(
         };
         let Ok(peer) = stream.peer_cred() else { continue };
         let peer = Peer { uid: peer.uid(), pid: peer.pid() };
-        if !peer.is_root() && access == Access::Root {
+        if !peer.may_all() && access == Access::Root {
             count(&refusals.not_allowed);
             turn_away(stream, "only root may use this control socket");
             continue;
         }
-        let places = if peer.is_root() { &of_root } else { &of_group };
+        let places = if peer.may_all() { &of_owner } else { &of_group };
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             count(&refusals.too_many_clients);
             turn_away(stream, "the agent has too many clients; try again later");
@@ -211,7 +212,7 @@ impl Client {
                 return refused(&error);
             }
         };
-        if !self.peer.is_root() && !request.is_for_the_group() {
+        if !self.peer.may_all() && !request.is_for_the_group() {
             count(&self.refusals.not_allowed);
             return refused(
                 "only root may do that; the control group may ask for status, list, send, ping \
