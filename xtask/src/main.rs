@@ -8,12 +8,14 @@ mod bench;
 mod build;
 mod children;
 mod demo;
+mod dist;
 mod fuzz;
 mod run;
 mod setup;
 mod signals;
 mod soak;
 mod summary;
+mod system;
 mod test;
 mod toolchain;
 mod vm;
@@ -47,6 +49,10 @@ enum Command {
     Vm(vm::Args),
     /// Let the agent run under random faults for some minutes and account for every record (needs root)
     Soak(soak::Args),
+    /// Make the Debian package and the tarball
+    Dist,
+    /// Install, run, upgrade and remove the package in a Debian of its own, with systemd (needs root)
+    System,
     /// Run every benchmark
     Bench(bench::Args),
 }
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Vm(args) => vm::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Dist => dist::run(),
+        Command::System => system::run(),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

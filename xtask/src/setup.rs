@@ -63,6 +63,8 @@ const VMS: &[Package] = &[
     Package { name: "gcc", probe: Probe::Program("gcc") },
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "libelf1", probe: Probe::Path("/usr/lib/x86_64-linux-gnu/libelf.so.1") },
+    // Stock Debian with systemd, for the package.
+    Package { name: "mmdebstrap", probe: Probe::Program("mmdebstrap") },
     Package { name: "busybox-static", probe: Probe::Program("busybox") },
     Package { name: "libteam-utils", probe: Probe::Program("teamnl") },
     Package { name: "xz-utils", probe: Probe::Program("xz") },

@@ -23,7 +23,7 @@ use crate::{
     egress::{EgressKind, packet::AnyDevice},
     extradata::CgroupNames,
     last_words::{
-        Beacon, DumpDesk, HoldState, Speaker, SpeakerParts, TEXT_BYTES, Understudy, find_panic_cpu,
+        Beacon, DumpDesk, HoldState, Speaker, SpeakerParts, TEXT_BYTES, Understudy, find_panic_cpu, open_symbols,
         placement::Placement,
         plan::{Plan, Spoken, SpokenWay},
     },
@@ -147,7 +147,7 @@ impl LastWords {
         let pump = LastWordsParts { speaker, shared: parts.clone(), placement, text };
         let mut this = Self {
             // Whether addresses are shown is decided when it is opened.
-            symbols: parts.alarm.as_ref().map(|_| File::open("/proc/kallsyms")),
+            symbols: parts.alarm.as_ref().map(|_| open_symbols()),
             parts,
             state,
             limits,

@@ -209,7 +209,8 @@ fn give_to_group(path: &Path, group: &str, groups: &Path) -> Result<u32, String>
         .and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o660)))
         .map_err(|error| {
             format!(
-                "the socket cannot be given to `control_group` {group:?}: {error} (needs CAP_CHOWN)"
+                "the socket cannot be given to `control_group` {group:?}: {error} (needs CAP_CHOWN, or \
+                 SupplementaryGroups={group} in a drop-in of the service's unit)"
             )
         })?;
     Ok(gid)

@@ -1,6 +1,6 @@
 //! The sources of records: which hooks the kernel takes, and which source that makes.
 
-use std::{fs::File, io::BufReader, num::NonZero};
+use std::{io::BufReader, num::NonZero};
 
 use super::{Finding, host, kernel_config::KernelConfig, privileges};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         kmsg::{KmsgError, KmsgReader},
     },
     config,
-    last_words::find_panic_cpu,
+    last_words::{find_panic_cpu, open_symbols},
 };
 
 /// `ENOTSUPP` (`include/linux/errno.h`), which libc has no words for.
@@ -49,7 +49,7 @@ impl Facts {
         };
         let kmsg = KmsgReader::open().and_then(|mut reader| reader.read().map(drop));
         let symbols =
-            File::open("/proc/kallsyms").map_err(|error| format!("/proc/kallsyms: {error}"));
+            open_symbols().map_err(|error| format!("/proc/kallsyms: {error}"));
         let panic_cpu = symbols.and_then(|file| find_panic_cpu(BufReader::new(file)));
         let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self { choice: settings.capture, programs, kmsg, panic_cpu, cpus }

@@ -21,7 +21,7 @@ mod watch;
 pub use self::{
     beacon::{Beacon, Claim, Progress},
     dump::{DumpDesk, TEXT_BYTES},
-    proof::{HoldState, find_panic_cpu},
+    proof::{HoldState, find_panic_cpu, open_symbols},
     speaker::{Said, Speaker, SpeakerParts},
     understudy::Understudy,
     watch::{ReportWatch, Watched},

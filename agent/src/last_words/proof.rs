@@ -1,6 +1,9 @@
 //! What proves to the programs that the kernel panics. Text does not: everybody may write it.
 
-use std::io::{self, BufRead};
+use std::{
+    fs::File,
+    io::{self, BufRead},
+};
 
 use crate::capture::bpf::{PanicHook, ProbeError};
 
@@ -65,6 +68,19 @@ impl HoldState {
             Self::PanicCpu { why } | Self::Off { why } => Some(why),
         }
     }
+}
+
+/// The kernel's symbols. The service's own file comes first: `ProtectKernelTunables=` puts an empty one
+/// in the place of the other, and the unit shows it there.
+const SYMBOLS: [&str; 2] = ["/dev/kallsyms", "/proc/kallsyms"];
+
+/// Opens the kernel's symbols. Whether they have addresses is decided now: CAP_SYSLOG.
+///
+/// # Errors
+/// Of `open(2)`.
+pub fn open_symbols() -> io::Result<File> {
+    let [of_unit, of_kernel] = SYMBOLS;
+    File::open(of_unit).or_else(|_| File::open(of_kernel))
 }
 
 /// The address of the kernel's `panic_cpu` (`kernel/panic.c`) in `/proc/kallsyms`, which shows data

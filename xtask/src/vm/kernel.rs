@@ -188,7 +188,7 @@ impl Apt {
 }
 
 /// Where this machine gets Debian from.
-fn archive() -> Result<String> {
+pub(crate) fn archive() -> Result<String> {
     let listed = || {
         let mut command = cmd("apt-get", ["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
         command.arg("Created-By: Packages");

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use self::judge::Evidence;
+pub(crate) use self::kernel::archive;
 use self::qemu::Boot;
 use self::report::{Outcome, Report, Verdict};
 use crate::run::{execute, root, shown, target_dir};
@@ -257,6 +258,11 @@ fn build_programs(toolchain: &Toolchain) -> Result<PathBuf> {
     let what = ["build", "-p", "netconsole-agent", "-p", "agent-tests", "--bins"];
     execute(&mut static_cargo(toolchain, &what))?;
     Ok(static_target_dir().join(TARGET).join("release"))
+}
+
+/// Builds the agent without shared libraries; returns where it is.
+pub(crate) fn static_agent(toolchain: &Toolchain) -> Result<PathBuf> {
+    Ok(build_programs(toolchain)?.join("netconsole-agent"))
 }
 
 fn static_target_dir() -> PathBuf {

@@ -1,0 +1,273 @@
+//! What is tried in the system, in this order.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+
+use super::machine::{Machine, RECEIVER};
+use super::receiver::Receiver;
+use super::{PORT, SERVICE};
+use crate::dist::Packages;
+
+type Scene = fn(&mut Stage<'_>) -> Result<()>;
+
+/// All of them.
+pub(super) const ALL: &[(&str, Scene)] = &[
+    ("installed-and-not-started", installed),
+    ("not-configured", not_configured),
+    ("configured-and-started", started),
+    ("restrictions", restrictions),
+    ("reload", reload),
+    ("control-group", control_group),
+    ("killed", killed),
+    ("watchdog", watchdog),
+    ("after-crash", after_crash),
+    ("upgraded-while-it-runs", upgraded),
+    ("upgraded-while-it-is-stopped", upgraded_stopped),
+    ("removed-and-purged", removed),
+    ("shutdown", shutdown),
+];
+
+const CONFIG: &str = "/etc/netconsole-agent/agent.toml";
+const USER: &str = "netconsole-agent";
+/// The sum that `systemd-analyze security` may give, in tenths.
+const EXPOSURE_MAX: f64 = 3.0;
+const PATIENCE: Duration = Duration::from_secs(15);
+/// WatchdogSec=, and a start after it.
+const WATCHDOG: Duration = Duration::from_secs(25);
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// What the scenes share.
+pub(super) struct Stage<'a> {
+    pub(super) machine: Machine<'a>,
+    pub(super) receiver: Receiver,
+    pub(super) packages: Packages,
+}
+
+impl Stage<'_> {
+    /// The service's log.
+    pub(super) fn service_log(&self) -> String {
+        let args = ["--unit", SERVICE, "--no-pager", "--output=cat", "--lines=40"];
+        self.machine.check("journalctl", &args).unwrap_or_else(|error| format!("{error:#}"))
+    }
+
+    fn systemctl(&self, verb: &str) -> Result<String> {
+        self.machine.check("systemctl", &[verb, SERVICE])
+    }
+
+    fn is_active(&self) -> Result<bool> {
+        Ok(self.machine.property("ActiveState")? == "active")
+    }
+
+    /// Its process, as the system numbers it.
+    fn pid(&self) -> Result<String> {
+        self.machine.property("MainPID")
+    }
+
+    /// The same, as this machine numbers it.
+    fn host_pid(&self) -> Result<u32> {
+        self.machine.host_pid(&self.pid()?)
+    }
+
+    /// Logs a line, which must arrive once.
+    fn says(&mut self, text: &str) -> Result<()> {
+        self.machine.log(&format!("<6>system-test: {text}\n"))?;
+        self.receiver.wait(&format!("system-test: {text}"), PATIENCE)
+    }
+
+    fn install(&self, package: &std::path::Path) -> Result<()> {
+        self.machine.bring(package, "/tmp/agent.deb")?;
+        self.machine.check("dpkg", &["--install", "/tmp/agent.deb"]).map(drop)
+    }
+
+    /// The paths of the system that name the agent, but for what dpkg and the journal keep.
+    fn traces(&self) -> Result<Vec<String>> {
+        let find = "find / -xdev ( -path /proc -o -path /sys -o -path /tmp -o -path /var/log \
+                    -o -path /var/lib/dpkg ) -prune -o -name *netconsole-agent* -print";
+        let args: Vec<&str> = find.split_whitespace().skip(1).collect();
+        let found = self.machine.check("find", &args)?;
+        let mounted = self.machine.check("find", &["/run", "/dev", "-name", "*netconsole-agent*"])?;
+        Ok(found.lines().chain(mounted.lines()).map(str::to_owned).collect())
+    }
+}
+
+fn config(more: &str) -> String {
+    format!("[target.fleet]\nremote = \"{RECEIVER}:{PORT}\"\n{more}")
+}
+
+fn installed(stage: &mut Stage<'_>) -> Result<()> {
+    stage.install(&stage.packages.deb)?;
+    ensure!(!stage.is_active()?, "it was started");
+    let enabled = stage.machine.run("systemctl", &["is-enabled", SERVICE])?;
+    let enabled = String::from_utf8_lossy(&enabled.stdout).trim().to_owned();
+    ensure!(enabled == "disabled", "it is {enabled}");
+    let user = stage.machine.check("getent", &["passwd", USER])?;
+    ensure!(user.contains("nologin"), "its user may log in: {user}");
+    let kept = stage.machine.check("dpkg-query", &["-W", "-f", "${Conffiles}", USER])?;
+    ensure!(kept.trim().starts_with(CONFIG), "the configuration is no conf-file: {kept:?}");
+    let version = stage.machine.check("netconsole-agent", &["--version"])?;
+    ensure!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    for page in ["man1/netconsole-agent.1.gz", "man1/netconsole-agent-status.1.gz"] {
+        ensure!(stage.machine.path("/usr/share/man").join(page).exists(), "no page {page}");
+    }
+    Ok(())
+}
+
+fn not_configured(stage: &mut Stage<'_>) -> Result<()> {
+    let started = stage.machine.run("systemctl", &["start", SERVICE])?;
+    ensure!(!started.status.success(), "it runs without a target");
+    let log = stage.service_log();
+    ensure!(log.contains("target"), "it does not say that there is no target: {log}");
+    ensure!(stage.machine.property("ExecMainStatus")? == "78", "not the status of a bad configuration");
+    stage.systemctl("reset-failed").map(drop)
+}
+
+fn started(stage: &mut Stage<'_>) -> Result<()> {
+    stage.machine.write(CONFIG, &config(""))?;
+    stage.machine.check("systemctl", &["enable", "--now", SERVICE])?;
+    stage.says("started")
+}
+
+fn restrictions(stage: &mut Stage<'_>) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{}/status", stage.host_pid()?))
+        .context("read the agent's status")?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        line.map(str::to_owned).with_context(|| format!("no {name}"))
+    };
+    ensure!(!field("Uid")?.starts_with("0\t"), "it runs as root");
+    ensure!(field("NoNewPrivs")? == "1", "it may gain privileges");
+    ensure!(field("Seccomp")? == "2", "its system calls are not filtered");
+    // NET_ADMIN (12), NET_RAW (13) and IPC_LOCK (14) stay.
+    ensure!(field("CapPrm")? == "0000000000007000", "it kept {}", field("CapPrm")?);
+    let judged = stage.machine.check("systemd-analyze", &["security", "--no-pager", SERVICE])?;
+    let overall = judged.lines().last().unwrap_or_default();
+    let exposure = overall.split_whitespace().find_map(|word| word.parse::<f64>().ok());
+    let exposure = exposure.with_context(|| format!("no figure in {overall:?}"))?;
+    println!("    exposure {exposure}");
+    ensure!(exposure <= EXPOSURE_MAX, "{overall}");
+    let told = stage.machine.check("netconsole-agent", &["status", "--verbose"])?;
+    ensure!(told.contains("source: tracepoint") || told.contains("source: commit"), "{told}");
+    Ok(())
+}
+
+fn reload(stage: &mut Stage<'_>) -> Result<()> {
+    let pid = stage.pid()?;
+    stage.machine.write(CONFIG, &config("[target.fleet.userdata]\nrack = \"r12\"\n"))?;
+    stage.systemctl("reload")?;
+    stage.says("reloaded")?;
+    stage.receiver.wait("r12", PATIENCE)?;
+    stage.machine.write(CONFIG, &config("formatt = \"basic\"\n"))?;
+    let refused = stage.machine.run("systemctl", &["reload", SERVICE])?;
+    ensure!(!refused.status.success(), "a bad configuration was taken");
+    let log = stage.service_log();
+    ensure!(log.contains("agent.toml:3"), "the place of the mistake is not told: {log}");
+    stage.machine.write(CONFIG, &config(""))?;
+    stage.systemctl("reload")?;
+    stage.says("reloaded again")?;
+    ensure!(stage.pid()? == pid, "it was restarted");
+    Ok(())
+}
+
+fn control_group(stage: &mut Stage<'_>) -> Result<()> {
+    let drop_in = "/etc/systemd/system/netconsole-agent.service.d/group.conf";
+    stage.machine.write(drop_in, "[Service]\nSupplementaryGroups=adm\n")?;
+    stage.machine.write(CONFIG, &format!("[agent]\ncontrol_group = \"adm\"\n{}", config("")))?;
+    stage.machine.check("systemctl", &["daemon-reload"])?;
+    stage.systemctl("restart")?;
+    let socket = stage.machine.check("stat", &["-c", "%G %a", "/run/netconsole-agent/control.sock"])?;
+    ensure!(socket.trim() == "adm 660", "the socket is {socket}");
+    let args = ["--reuid=nobody", "--regid=nogroup", "--groups=adm", "netconsole-agent", "status"];
+    stage.machine.check("setpriv", &args).map(drop)
+}
+
+fn killed(stage: &mut Stage<'_>) -> Result<()> {
+    let pid = stage.pid()?;
+    stage.machine.check("systemctl", &["kill", "--signal=KILL", SERVICE])?;
+    stage.machine.log("<6>system-test: while it is dead\n")?;
+    stage.machine.wait("a restart", PATIENCE, |machine| {
+        let now = machine.property("MainPID").ok()?;
+        (now != "0" && now != pid).then_some(())
+    })?;
+    stage.receiver.wait("system-test: while it is dead", PATIENCE)
+}
+
+fn watchdog(stage: &mut Stage<'_>) -> Result<()> {
+    let pid = stage.pid()?;
+    stage.machine.check("kill", &["-STOP", &pid])?;
+    stage.machine.log("<6>system-test: while it stands still\n")?;
+    stage.machine.wait("the watchdog", WATCHDOG, |machine| {
+        let now = machine.property("MainPID").ok()?;
+        (now != "0" && now != pid).then_some(())
+    })?;
+    stage.receiver.wait("system-test: while it stands still", PATIENCE)
+}
+
+fn after_crash(stage: &mut Stage<'_>) -> Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the time")?;
+    let file = format!("/var/lib/systemd/pstore/{}/dmesg.txt", now.as_secs());
+    let text = "Oops#1 Part1\n<4>[   12.000000] system-test: before the crash\n";
+    let part = file.replace("dmesg.txt", "dmesg-efi-170000000001001");
+    stage.machine.write(&part, text)?;
+    stage.machine.check("chmod", &["0600", &part])?;
+    stage.machine.write(CONFIG, &config("after_crash = true\n"))?;
+    stage.systemctl("restart")?;
+    stage.receiver.wait("system-test: before the crash", PATIENCE)
+}
+
+fn upgraded(stage: &mut Stage<'_>) -> Result<()> {
+    let pid = stage.pid()?;
+    stage.install(&stage.packages.newer_deb)?;
+    ensure!(stage.is_active()?, "it was stopped");
+    ensure!(stage.pid()? != pid, "the old version still runs");
+    let kept = fs::read_to_string(stage.machine.path(CONFIG)).context("read the configuration")?;
+    ensure!(kept.contains(RECEIVER), "the configuration was replaced");
+    stage.says("upgraded")?;
+    let again = stage.receiver.count("system-test: started");
+    ensure!(again == 1, "what was sent before came {again} times");
+    Ok(())
+}
+
+fn upgraded_stopped(stage: &mut Stage<'_>) -> Result<()> {
+    stage.systemctl("stop")?;
+    stage.install(&stage.packages.newer_deb)?;
+    ensure!(!stage.is_active()?, "it was started");
+    stage.machine.log("<6>system-test: while it was stopped\n")?;
+    stage.systemctl("start")?;
+    stage.receiver.wait("system-test: while it was stopped", PATIENCE)
+}
+
+fn removed(stage: &mut Stage<'_>) -> Result<()> {
+    stage.machine.check("dpkg", &["--remove", USER])?;
+    ensure!(!stage.is_active()?, "it still runs");
+    ensure!(stage.machine.path(CONFIG).exists(), "the configuration is gone");
+    stage.machine.check("dpkg", &["--purge", USER])?;
+    let drop_ins = "/etc/systemd/system/netconsole-agent.service.d";
+    let traces: Vec<_> =
+        stage.traces()?.into_iter().filter(|path| !path.starts_with(drop_ins)).collect();
+    ensure!(traces.is_empty(), "left behind: {}", traces.join(", "));
+    let user = stage.machine.run("getent", &["passwd", USER])?;
+    ensure!(!user.status.success(), "its user is left behind");
+    Ok(())
+}
+
+/// Installed anew, it sends what is logged while the system goes down, after every ordinary service
+/// has been stopped.
+fn shutdown(stage: &mut Stage<'_>) -> Result<()> {
+    stage.install(&stage.packages.deb)?;
+    stage.machine.write(CONFIG, &config(""))?;
+    stage.machine.check("systemctl", &["enable", "--now", SERVICE])?;
+    // It is started before, and so stopped after, everything that has the default dependencies.
+    let last = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target \
+                sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n\
+                ExecStop=/bin/sh -c 'echo \"<6>system-test: the last service stops\" >/dev/kmsg'\n";
+    stage.machine.write("/etc/systemd/system/last.service", last)?;
+    stage.machine.check("systemctl", &["daemon-reload"])?;
+    stage.machine.check("systemctl", &["start", "last.service"])?;
+    stage.says("before the shutdown")?;
+    // It does not answer any more.
+    stage.machine.run("systemctl", &["--no-block", "poweroff"])?;
+    stage.machine.wait_for_end(SHUTDOWN)?;
+    stage.receiver.wait("system-test: the last service stops", Duration::from_secs(2))
+}
