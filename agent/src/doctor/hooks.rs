@@ -219,7 +219,7 @@ fn remedy(trial: &HookTrial, confidential: bool, kernel_config: &KernelConfig) -
                  forbids this type of program: allow it there"
             }
             Some(ENOTSUPP | libc::EOPNOTSUPP) => {
-                "use a kernel that can attach programs to functions (on arm64: 6.0 or later)"
+                "use a kernel that can attach programs to functions (on arm64: 6.4 or later)"
             }
             Some(libc::EBUSY) => {
                 "another tracer holds the function: live patches and fprobe users are candidates"
