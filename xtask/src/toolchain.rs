@@ -3,7 +3,8 @@
 //! `-Z build-std` needs the library's source in the very version of the
 //! compiler. Debian's `*-web` packages have both and need no rustup component;
 //! an ordinary nightly with `rust-src` does as well. Nothing is installed here
-//! but bpf-linker and cargo-fuzz, see [`install_linker`] and [`install_fuzz`].
+//! but bpf-linker, cargo-fuzz and cargo-deb (see [`install_linker`], [`install_fuzz`], [`install_deb`]), and
+//! the library of another target ([`install_target`]).
 
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +19,9 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// Builds the fuzz targets.
 const CARGO_FUZZ_VERSION: &str = "0.13.1";
+
+/// Makes the Debian package.
+const CARGO_DEB_VERSION: &str = "3.8.0";
 
 /// Debian's prefix, understood by `rustup run`.
 const SYSTEM_PREFIX: &str = "/usr";
@@ -123,6 +127,30 @@ pub(crate) fn fuzz_works() -> bool {
 pub(crate) fn install_fuzz() -> Result<()> {
     let args = ["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ_VERSION];
     execute(&mut cmd("cargo", args)).context("install cargo-fuzz (it needs the crate registry)")
+}
+
+/// Whether cargo-deb is there.
+pub(crate) fn deb_works() -> bool {
+    succeeds(&mut cmd("cargo", ["deb", "--version"]))
+}
+
+/// Installs cargo-deb.
+pub(crate) fn install_deb() -> Result<()> {
+    let args = ["install", "cargo-deb", "--locked", "--version", CARGO_DEB_VERSION];
+    execute(&mut cmd("cargo", args)).context("install cargo-deb (it needs the crate registry)")
+}
+
+/// Whether the tool chain that runs this has its library for `target`.
+pub(crate) fn builds_for(target: &str) -> bool {
+    output(&mut cmd("rustc", ["--print", "target-libdir", "--target", target]))
+        .is_ok_and(|dir| Path::new(dir.trim()).is_dir())
+}
+
+/// Installs it, which only rustup can.
+pub(crate) fn install_target(target: &str) -> Result<()> {
+    execute(&mut cmd("rustup", ["target", "add", target])).with_context(|| {
+        format!("add the target {target} to the tool chain (without rustup: its package for arm64)")
+    })
 }
 
 #[cfg(test)]
