@@ -79,11 +79,36 @@ fn arm(armed_by: u32) {
         if (&raw const words.panic_cpu_plus_one).read_volatile() == 0 {
             words.armed_by = armed_by;
             words.armed_ktime_ns = bpf_ktime_get_ns();
-            words.armed_position =
-                bpf_ringbuf_query(RECORDS_PTR.cast(), u64::from(BPF_RB_PROD_POS));
+            let position = bpf_ringbuf_query(RECORDS_PTR.cast(), u64::from(BPF_RB_PROD_POS));
+            exchange(&raw mut words.armed_position, position);
             let cpu = bpf_get_smp_processor_id();
             (&raw mut words.panic_cpu_plus_one).write_volatile(cpu + 1);
         }
+    }
+}
+
+/// Writes a word with a full barrier, which plain stores of a program do not have: arm64 shows them to
+/// other CPUs in any order. An exchange is one on every CPU (`BPF_XCHG`,
+/// Documentation/bpf/standardization/instruction-set.rst; Documentation/atomic_t.txt, "ORDERING").
+///
+/// # Safety
+/// `word` must point into a map, aligned to 8.
+#[inline(always)]
+unsafe fn exchange(word: *mut u64, value: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller vouches for the word; the instruction writes it and the register alone.
+    unsafe {
+        core::arch::asm!(
+            "{value} = xchg_64({word} + 0, {value})",
+            word = in(reg) word,
+            value = inout(reg) value => _,
+        );
+    }
+    // On the host the programs are only linted.
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller vouches for the word.
+    unsafe {
+        word.write_volatile(value);
     }
 }
 

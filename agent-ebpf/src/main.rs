@@ -8,6 +8,7 @@
 //! until the agent has handed it on (`last_words`).
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![allow(
     unsafe_code,
     reason = "eBPF programs read raw kernel memory through helpers; the verifier checks each access"

@@ -4,6 +4,7 @@
 //! this: `agent/build.rs` compiles the eBPF crate by itself; `xtask` brings the
 //! tools that it calls for, and runs what is larger than one `cargo` command.
 
+mod arm;
 mod bench;
 mod build;
 mod children;
@@ -51,7 +52,9 @@ enum Command {
     /// Let the agent run under random faults for some minutes and account for every record (needs root)
     Soak(soak::Args),
     /// Make the Debian package and the tarball
-    Dist,
+    Dist(dist::Args),
+    /// Try the agent on emulated arm64 machines with stock Debian kernels (not part of `test`: too long)
+    Arm(arm::Args),
     /// Install, run, upgrade and remove the package in a Debian of its own, with systemd (needs root)
     System,
     /// Run every benchmark
@@ -66,7 +69,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Vm(args) => vm::run(&args),
         Command::Soak(args) => soak::run(&args),
-        Command::Dist => dist::run(),
+        Command::Dist(args) => dist::run(&args),
+        Command::Arm(args) => arm::run(&args),
         Command::System => system::run(),
         Command::Bench(args) => bench::run(&args),
     };

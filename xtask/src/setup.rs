@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::build::ARM_TARGET;
 use crate::run::{cmd, execute, succeeds, which};
 use crate::supply;
 use crate::toolchain::{self, Toolchain};
@@ -37,6 +38,10 @@ pub(crate) enum Need {
     Tests,
     /// The fuzz targets, the VMs, and all of the above.
     Vms,
+    /// Building the agent for arm64.
+    ArmBuild,
+    /// The same, and a VM to try it in.
+    ArmVm,
 }
 
 const COMPILER: &[Package] = &[
@@ -76,6 +81,17 @@ const VMS: &[Package] = &[
     Package { name: "zstd", probe: Probe::Program("zstd") },
 ];
 
+const ARM_BUILD: &[Package] = &[
+    Package { name: "gcc-aarch64-linux-gnu", probe: Probe::Program("aarch64-linux-gnu-gcc") },
+    Package {
+        name: "libc6-dev-arm64-cross",
+        probe: Probe::Path("/usr/aarch64-linux-gnu/lib/libc.a"),
+    },
+];
+
+const ARM_VM: &[Package] =
+    &[Package { name: "qemu-system-arm", probe: Probe::Program("qemu-system-aarch64") }];
+
 impl Package {
     fn is_there(&self) -> bool {
         match self.probe {
@@ -100,6 +116,8 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         Need::Namespaces => &[NAMESPACES],
         Need::Tests => &[NAMESPACES, TESTS],
         Need::Vms => &[NAMESPACES, TESTS, FUZZ, VMS],
+        Need::ArmBuild => &[ARM_BUILD],
+        Need::ArmVm => &[ARM_BUILD, ARM_VM],
     };
     let found = Toolchain::find();
     let compiler = if found.is_none() { COMPILER } else { &[] };
@@ -140,6 +158,10 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     if need == Need::Vms {
         supply::AUDITABLE.ensure()?;
         supply::DEB.ensure()?;
+    }
+    if matches!(need, Need::ArmBuild | Need::ArmVm) && !toolchain::builds_for(ARM_TARGET) {
+        println!("setup: installing Rust's library for {ARM_TARGET}");
+        toolchain::install_target(ARM_TARGET)?;
     }
     Ok(toolchain)
 }

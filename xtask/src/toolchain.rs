@@ -3,7 +3,8 @@
 //! `-Z build-std` needs the library's source in the very version of the
 //! compiler. Debian's `*-web` packages have both and need no rustup component;
 //! an ordinary nightly with `rust-src` does as well. Nothing is installed here
-//! but bpf-linker and cargo-fuzz, see [`install_linker`] and [`install_fuzz`].
+//! but bpf-linker and cargo-fuzz (see [`install_linker`], [`install_fuzz`]), and
+//! the library of another target ([`install_target`]).
 
 use std::path::Path;
 use std::process::Command;
@@ -123,6 +124,19 @@ pub(crate) fn fuzz_works() -> bool {
 pub(crate) fn install_fuzz() -> Result<()> {
     let args = ["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ_VERSION];
     execute(&mut cmd("cargo", args)).context("install cargo-fuzz (it needs the crate registry)")
+}
+
+/// Whether the tool chain that runs this has its library for `target`.
+pub(crate) fn builds_for(target: &str) -> bool {
+    output(&mut cmd("rustc", ["--print", "target-libdir", "--target", target]))
+        .is_ok_and(|dir| Path::new(dir.trim()).is_dir())
+}
+
+/// Installs it, which only rustup can.
+pub(crate) fn install_target(target: &str) -> Result<()> {
+    execute(&mut cmd("rustup", ["target", "add", target])).with_context(|| {
+        format!("add the target {target} to the tool chain (without rustup: its package for arm64)")
+    })
 }
 
 #[cfg(test)]

@@ -72,12 +72,16 @@ impl Archive {
 }
 
 /// Adds busybox and the empty directories that the init script mounts on.
-pub(crate) fn add_base(archive: &mut Archive) -> Result<()> {
+pub(crate) fn add_base(archive: &mut Archive, busybox: &Path) -> Result<()> {
     for path in ["bin", "dev", "etc", "lib", "lib/modules", "proc", "run", "sys", "tmp", "var"] {
         archive.directory(path);
     }
-    let busybox = which("busybox").context("busybox is missing: run `cargo xtask setup`")?;
-    archive.copy("bin/busybox", &busybox)
+    archive.copy("bin/busybox", busybox)
+}
+
+/// This machine's busybox.
+pub(crate) fn own_busybox() -> Result<PathBuf> {
+    which("busybox").context("busybox is missing: run `cargo xtask setup`")
 }
 
 /// Adds programs of this machine with the shared libraries they need, as `ldd`

@@ -14,13 +14,31 @@ use anyhow::{Context, Result, ensure};
 use crate::run::{cmd, execute, output};
 
 /// Where the kernels of the tests come from: stable's own, and the backports.
-pub(super) const SUITES: &[&str] =
+pub(crate) const SUITES: &[&str] =
     &["bookworm", "bookworm-updates", "bookworm-backports", "trixie-backports"];
-const ARCHITECTURE: &str = "amd64";
 /// Since 6.19 the kernel is split into these; before, `image` is everything.
 const PARTS: &[&str] = &["image", "binary", "modules", "base"];
 /// Written last, so that a half unpacked kernel is not taken for a whole one.
 pub(super) const COMPLETE: &str = ".complete";
+
+/// An architecture that Debian has kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Architecture {
+    /// That of this machine.
+    Amd64,
+    /// The other one that the agent is built for.
+    Arm64,
+}
+
+impl Architecture {
+    /// Debian's name of it.
+    pub(crate) fn debian(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
 
 /// An unpacked kernel.
 pub(crate) struct Kernel {
@@ -32,16 +50,22 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
-/// The newest kernel of the series `series` (`6.1`, `7`), fetched into `cache`
-/// if there is none yet or `refresh` asks for it.
-pub(crate) fn fetch(series: &str, cache: &Path, refresh: bool) -> Result<Kernel> {
+/// The newest kernel of the series `series` (`6.1`, `7`; on arm64 also `6.12-16k`, whose memory pages have
+/// 16 KiB), fetched into `cache`
+/// if there is none yet or `refresh` asks for it. Each architecture has a cache of its own.
+pub(crate) fn fetch(
+    series: &str,
+    architecture: Architecture,
+    cache: &Path,
+    refresh: bool,
+) -> Result<Kernel> {
     let dir = cache.join("kernels").join(series);
     if !refresh && let Some(release) = newest_unpacked(&dir) {
         return Kernel::below(&dir, release);
     }
-    let apt = Apt::new(&cache.join("apt"), SUITES)?;
+    let apt = Apt::new(&cache.join("apt"), architecture, SUITES)?;
     let names = apt.package_names()?;
-    let release = newest(series, &names)
+    let release = newest(series, architecture, &names)
         .with_context(|| format!("no Debian kernel {series} in {}", SUITES.join(", ")))?;
     let unpacked = dir.join(&release);
     if !unpacked.join(COMPLETE).is_file() {
@@ -87,23 +111,25 @@ fn newest_unpacked(dir: &Path) -> Option<String> {
 }
 
 /// The release of the newest plain (not cloud, real-time or debug) image.
-fn newest(series: &str, packages: &[String]) -> Option<String> {
+fn newest(series: &str, architecture: Architecture, packages: &[String]) -> Option<String> {
+    let (series, flavour) = match series.split_once('-') {
+        Some((series, flavour)) => (series, format!("-{flavour}")),
+        None => (series, String::new()),
+    };
     let start = format!("linux-image-{series}.");
+    let end = format!("-{}{flavour}", architecture.debian());
     packages
         .iter()
         .filter(|name| name.starts_with(&start))
         .filter_map(|name| name.strip_prefix("linux-image-"))
         .filter(|release| {
-            release
-                .strip_suffix(ARCHITECTURE)
-                .and_then(|version| version.strip_suffix('-'))
-                .is_some_and(|version| {
-                    // 6.1.0-50 and 6.12.95+deb12, but not 6.1.0-50-cloud.
-                    version.split(['.', '-', '+', '~']).all(|part| {
-                        let number = part.strip_prefix("deb").unwrap_or(part);
-                        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-                    })
+            release.strip_suffix(&end).is_some_and(|version| {
+                // 6.1.0-50 and 6.12.95+deb12, but not 6.1.0-50-cloud.
+                version.split(['.', '-', '+', '~']).all(|part| {
+                    let number = part.strip_prefix("deb").unwrap_or(part);
+                    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
                 })
+            })
         })
         .max_by_key(|release| version(release))
         .map(str::to_owned)
@@ -111,26 +137,29 @@ fn newest(series: &str, packages: &[String]) -> Option<String> {
 
 /// The numbers of a release, which compare as the versions do.
 pub(crate) fn version(release: &str) -> Vec<u64> {
-    let version = release.strip_suffix(ARCHITECTURE).unwrap_or(release);
+    let of = |name: &str| release.split_once(name).map(|(version, _)| version);
+    let version = of("-amd64").or_else(|| of("-arm64")).unwrap_or(release);
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 /// apt with a state of its own.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     dir: PathBuf,
+    architecture: Architecture,
 }
 
 impl Apt {
     /// One that knows the packages of these suites; its state is kept in `dir`.
-    pub(super) fn new(dir: &Path, suites: &[&str]) -> Result<Self> {
-        let apt = Self { dir: dir.to_path_buf() };
+    pub(crate) fn new(dir: &Path, architecture: Architecture, suites: &[&str]) -> Result<Self> {
+        let apt = Self { dir: dir.to_path_buf(), architecture };
         for sub in ["etc", "lists/partial", "cache/archives/partial"] {
             let path = apt.dir.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         }
         let archive = archive()?;
+        let name = architecture.debian();
         let sources = suites.iter().fold(String::new(), |text, suite| {
-            text + &format!("deb [arch={ARCHITECTURE}] {archive} {suite} main\n")
+            text + &format!("deb [arch={name}] {archive} {suite} main\n")
         });
         let file = apt.dir.join("etc/kernels.list");
         fs::write(&file, sources).with_context(|| format!("write {}", file.display()))?;
@@ -142,6 +171,8 @@ impl Apt {
     fn command(&self, program: &str) -> Command {
         let mut command = cmd(program, ["-q"]);
         for (option, value) in [
+            // Its names need no suffix then, whatever machine this is.
+            ("APT::Architecture", self.architecture.debian().to_owned()),
             ("Dir::Etc::sourcelist", "/dev/null".to_owned()),
             ("Dir::Etc::sourceparts", self.dir.join("etc").display().to_string()),
             ("Dir::State::lists", self.dir.join("lists").display().to_string()),
@@ -170,13 +201,13 @@ impl Apt {
     }
 
     /// Downloads the packages and unpacks them into a directory.
-    pub(super) fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
         let downloads = tempfile::tempdir_in(&self.dir)
             .with_context(|| format!("make a directory in {}", self.dir.display()))?;
         let mut download = self.command("apt-get");
         execute(download.arg("download").args(packages).current_dir(downloads.path()))
-            .context("download the kernel packages")?;
+            .with_context(|| format!("download {}", packages.join(", ")))?;
         let files = fs::read_dir(downloads.path())
             .with_context(|| format!("list {}", downloads.path().display()))?;
         for file in files {
@@ -243,12 +274,26 @@ mod tests {
             "linux-image-7.2.9+deb13-amd64",
             "linux-image-7.2.12+deb13-amd64",
             "linux-base-7.3.4+deb13-amd64",
+            "linux-image-6.1.0-52-arm64",
+            "linux-image-6.1.0-52-cloud-arm64",
+            "linux-image-7.2.12+deb13-arm64-16k",
         ]);
-        let newest = |series| newest(series, &names);
+        let newest_arm = |series| newest(series, Architecture::Arm64, &names);
+        assert_eq!(newest_arm("6.1").as_deref(), Some("6.1.0-52-arm64"));
+        assert_eq!(newest_arm("7"), None);
+        assert_eq!(newest_arm("7-16k").as_deref(), Some("7.2.12+deb13-arm64-16k"));
+        let newest = |series| newest(series, Architecture::Amd64, &names);
         assert_eq!(newest("6.1").as_deref(), Some("6.1.0-50-amd64"));
         assert_eq!(newest("6.12").as_deref(), Some("6.12.90+deb12.1-amd64"));
         assert_eq!(newest("7").as_deref(), Some("7.2.12+deb13-amd64"));
         assert_eq!(newest("5.10"), None);
+    }
+
+    #[test]
+    fn releases_compare_by_their_numbers() {
+        assert_eq!(version("6.1.0-52-arm64"), [6, 1, 0, 52]);
+        assert_eq!(version("7.2.12+deb13-amd64"), [7, 2, 12, 13]);
+        assert_eq!(version("6.12.95+deb12-arm64-16k"), [6, 12, 95, 12]);
     }
 
     #[test]

@@ -7,11 +7,11 @@
 //! modules and network are not touched.
 
 mod capture;
-mod initramfs;
+pub(crate) mod initramfs;
 mod judge;
-mod kernel;
+pub(crate) mod kernel;
 pub(crate) mod last_words;
-mod qemu;
+pub(crate) mod qemu;
 mod record;
 mod report;
 #[path = "../../../agent/src/egress/xdp/defect.rs"]
@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use self::judge::Evidence;
-pub(crate) use self::kernel::archive;
+pub(crate) use self::kernel::{Architecture, archive};
 use self::qemu::Boot;
 use self::report::{Outcome, Report, Verdict};
+use crate::build;
 use crate::run::{execute, root, shown, target_dir};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
@@ -124,9 +125,9 @@ pub(crate) fn test(
     // The series before may have been interrupted.
     interrupt.check()?;
     let cache = target_dir().join("vm");
-    let kernel = kernel::fetch(series, &cache, refresh)?;
+    let kernel = kernel::fetch(series, Architecture::Amd64, &cache, refresh)?;
     println!("vm: kernel {}", kernel.release);
-    let programs = build(toolchain)?;
+    let programs = build_all(toolchain)?;
     let dir = cache.join("runs").join(&kernel.release);
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let initramfs = dir.join("initramfs.cpio");
@@ -241,7 +242,7 @@ struct Programs {
 }
 
 /// Builds them without shared libraries, in a directory of their own.
-fn build(toolchain: &Toolchain) -> Result<Programs> {
+fn build_all(toolchain: &Toolchain) -> Result<Programs> {
     let built = build_programs(toolchain)?;
     let mut tests = static_cargo(toolchain, &["test", "-p", "agent-tests"]);
     tests.args(["--test", NETWORK_TESTS, "--no-run"]);
@@ -270,14 +271,7 @@ fn static_target_dir() -> PathBuf {
 }
 
 fn static_cargo(toolchain: &Toolchain, args: &[&'static str]) -> Command {
-    // What runs in the guests is what is packed (`dist`): with the list of its dependencies.
-    let mut cargo = toolchain.cargo(["auditable"].into_iter().chain(args.iter().copied()));
-    cargo.args(["--release", "--locked", "--target", TARGET, "--target-dir"]);
-    cargo.arg(static_target_dir());
-    // Not RUSTFLAGS, which would reach the build of the eBPF crate as well.
-    let flags = "-C target-feature=+crt-static";
-    cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags);
-    cargo
+    build::static_cargo(toolchain, args, TARGET, &static_target_dir())
 }
 
 /// The test binary that a `cargo test --no-run` built, from cargo's messages.
@@ -303,7 +297,7 @@ fn base_archive(
     modules: &[&str],
 ) -> Result<initramfs::Archive> {
     let mut archive = initramfs::Archive::default();
-    initramfs::add_base(&mut archive)?;
+    initramfs::add_base(&mut archive, &initramfs::own_busybox()?)?;
     initramfs::add_modules(&mut archive, kernel, modules)?;
     archive.copy("init", &root().join("tests/vm/init"))?;
     archive.copy("bin/netconsole-agent", &programs.agent)?;

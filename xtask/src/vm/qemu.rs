@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -57,23 +57,8 @@ impl Boot {
             }
         }
         let log = self.console.with_file_name("qemu.log");
-        let stderr = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let mut command = cmd("qemu-system-x86_64", self.arguments(kernel, initramfs));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
-        println!("+ {}", shown(&command));
-        let mut qemu = Guard(command.spawn().context("cannot start QEMU")?);
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = qemu.0.try_wait().context("wait for QEMU")? {
-                break status;
-            }
-            interrupt.check()?;
-            if start.elapsed() > limit {
-                bail!("the VM was still running after {} s", limit.as_secs());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        };
-        let said = fs::read_to_string(&log).unwrap_or_default();
+        let (status, said) = run_to_end(&mut command, &log, limit, interrupt)?;
         ensure!(
             status.code() == Some(GUEST_OK),
             "the VM ended with {status}, not by the end of its init script: {}",
@@ -125,6 +110,35 @@ impl Boot {
         arguments.push(file("filter-dump,id=dump0,netdev=net0,file=", &self.pcap));
         arguments
     }
+}
+
+/// Starts QEMU and waits until it has ended; returns how it did, and what it wrote to its standard
+/// error, which is kept in `log`.
+///
+/// # Errors
+/// If it cannot be started, the time is over, or the user wants to stop; then it is killed.
+pub(crate) fn run_to_end(
+    command: &mut Command,
+    log: &Path,
+    limit: Duration,
+    interrupt: &Interrupt,
+) -> Result<(ExitStatus, String)> {
+    let stderr = File::create(log).with_context(|| format!("create {}", log.display()))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
+    println!("+ {}", shown(command));
+    let mut qemu = Guard(command.spawn().context("cannot start QEMU")?);
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = qemu.0.try_wait().context("wait for QEMU")? {
+            break status;
+        }
+        interrupt.check()?;
+        if start.elapsed() > limit {
+            bail!("the VM was still running after {} s", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    Ok((status, fs::read_to_string(log).unwrap_or_default()))
 }
 
 /// Ends QEMU when dropped.

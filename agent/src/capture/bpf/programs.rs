@@ -25,6 +25,12 @@ const DOORBELL_BYTES: usize = 4096;
 /// Size of the ring for netdev events, as the object declares it.
 const NETDEV_BYTES: usize = 64 << 10;
 
+/// The size that a ring really has. The kernel takes whole pages alone (`ringbuf_map_alloc`,
+/// kernel/bpf/ringbuf.c), and the loader enlarges what is smaller: on arm64 a page may have 64 KiB.
+fn real_bytes(declared_bytes: usize) -> usize {
+    declared_bytes.max(rustix::param::page_size())
+}
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-ebpf"));
 
 /// Why a hook, or the programs as a whole, cannot be used.
@@ -170,7 +176,7 @@ impl Probes {
         Ok(Self {
             ebpf,
             kernel_btf: AyaBtf::from_sys_fs().ok(),
-            ring_bytes: ring_bytes as usize,
+            ring_bytes: real_bytes(ring_bytes as usize),
             commit_unknown,
             netdev_unknown,
             attached: BTreeMap::new(),
@@ -351,7 +357,7 @@ impl Probes {
             Some(Map::Array(map)) => map.fd().as_fd().try_clone_to_owned(),
             _ => return Err(ProbeError::Map("SLEEPER")),
         };
-        flag.and_then(|flag| Doorbell::new(ring.as_fd(), DOORBELL_BYTES, flag.as_fd()))
+        flag.and_then(|flag| Doorbell::new(ring.as_fd(), real_bytes(DOORBELL_BYTES), flag.as_fd()))
             .map_err(|source| ProbeError::Mmap { map: "DOORBELL", source })
     }
 
@@ -361,7 +367,7 @@ impl Probes {
     /// If it was taken before or cannot be mapped.
     pub fn take_netdev_events(&mut self) -> Result<(OwnedFd, MappedRing), ProbeError> {
         let fd = self.take_ring("NETDEV_EVENTS")?;
-        let ring = MappedRing::new(fd.as_fd(), NETDEV_BYTES)
+        let ring = MappedRing::new(fd.as_fd(), real_bytes(NETDEV_BYTES))
             .map_err(|source| ProbeError::Mmap { map: "NETDEV_EVENTS", source })?;
         Ok((fd, ring))
     }

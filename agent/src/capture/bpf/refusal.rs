@@ -59,10 +59,11 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 /// What the verifier says at last, in front of its statistics.
 fn last_sentence(log: &str) -> Option<&str> {
     let statistics = ["processed ", "stack depth ", "verification time "];
-    log.lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)))
+    let is_statistics = |line: &str| {
+        // Of each function, since Linux 7.3.
+        line.contains(" insns_self ") || statistics.iter().any(|start| line.starts_with(start))
+    };
+    log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !is_statistics(line))
 }
 
 #[cfg(test)]
@@ -78,6 +79,12 @@ mod tests {
         assert_eq!(
             last_sentence(log),
             Some("program of this type cannot use helper bpf_probe_read_kernel#113")
+        );
+        let newer = "The function vpanic arg1 type STRUCT is unsupported.\n\
+                     subprog 0 (panic_fentry) main insns_self 0 insns_total 0 stack 0\n";
+        assert_eq!(
+            last_sentence(newer),
+            Some("The function vpanic arg1 type STRUCT is unsupported.")
         );
         assert_eq!(last_sentence(""), None);
     }

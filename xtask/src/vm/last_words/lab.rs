@@ -17,7 +17,7 @@ use super::{AFTER_CRASH, Subject, module};
 use crate::run::{cmd, execute, root, target_dir};
 use crate::signals::Interrupt;
 use crate::toolchain::Toolchain;
-use crate::vm::kernel::{self, Kernel};
+use crate::vm::kernel::{self, Architecture, Kernel};
 use crate::vm::{build_programs, initramfs};
 
 const INIT: &str = "tests/vm/last-words-init";
@@ -52,10 +52,10 @@ impl<'a> Bench<'a> {
     /// Fetches a kernel and packs its root file system.
     pub(super) fn lab(&self, series: &str, refresh: bool) -> Result<Lab<'_>> {
         let cache = target_dir().join("vm");
-        let kernel = kernel::fetch(series, &cache, refresh)?;
+        let kernel = kernel::fetch(series, Architecture::Amd64, &cache, refresh)?;
         let module = module::build(&kernel, &cache);
         let mut archive = initramfs::Archive::default();
-        initramfs::add_base(&mut archive)?;
+        initramfs::add_base(&mut archive, &initramfs::own_busybox()?)?;
         initramfs::add_modules(&mut archive, &kernel, MODULES)?;
         archive.copy("init", &root().join(INIT))?;
         archive.copy("bin/netconsole-agent", &self.agent)?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::kernel::{Apt, COMPLETE, Kernel, SUITES};
+use super::super::kernel::{Apt, Architecture, COMPLETE, Kernel, SUITES};
 use crate::run::{cmd, output, root};
 
 /// The file that the build makes.
@@ -62,7 +62,7 @@ fn headers(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
     if dir.join(COMPLETE).is_file() {
         return Ok(dir);
     }
-    let apt = Apt::new(&cache.join("apt"), SUITES)?;
+    let apt = Apt::new(&cache.join("apt"), Architecture::Amd64, SUITES)?;
     let package = format!("linux-headers-{}", kernel.release);
     let mut packages = apt.depends(&package).with_context(|| {
         format!("the archive has no {package} (any more); --refresh takes its newest kernel")
@@ -99,7 +99,7 @@ fn newer_libc(cache: &Path) -> Result<PathBuf> {
     let libraries = dir.join(LIBRARIES);
     if !dir.join(COMPLETE).is_file() {
         // A state of its own: in that of the kernels the suite's kernels would appear.
-        let apt = Apt::new(&cache.join("apt-libc"), &[NEWER_SUITE])?;
+        let apt = Apt::new(&cache.join("apt-libc"), Architecture::Amd64, &[NEWER_SUITE])?;
         apt.unpack(&["libc6".to_owned()], &dir)?;
         fs::write(dir.join(COMPLETE), "")
             .with_context(|| format!("mark {} as complete", dir.display()))?;
