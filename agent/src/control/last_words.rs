@@ -146,8 +146,12 @@ impl LastWords {
         let speaker = Speaker::new(pumps, parts.clone(), devices());
         let pump = LastWordsParts { speaker, shared: parts.clone(), placement, text };
         let mut this = Self {
-            // Whether addresses are shown is decided when it is opened.
-            symbols: parts.alarm.as_ref().map(|_| File::open("/proc/kallsyms")),
+            // Whether addresses are shown is decided when it is opened. A hook needs none of them.
+            symbols: parts
+                .alarm
+                .as_ref()
+                .filter(|_| !state.is_on())
+                .map(|_| File::open("/proc/kallsyms")),
             parts,
             state,
             limits,
@@ -157,6 +161,9 @@ impl LastWords {
             thread: None,
         };
         this.limit(limits);
+        if this.state.is_on() {
+            this.tell();
+        }
         (this, pump, understudy)
     }
 
@@ -170,7 +177,8 @@ impl LastWords {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
-    /// Reads the kernel's symbols, which takes tens of milliseconds: a task for another thread.
+    /// Reads the kernel's symbols, if no hook tells of a panic. It takes tens of milliseconds: a task
+    /// for another thread.
     pub(super) fn symbols(
         &mut self,
     ) -> Option<impl FnOnce() -> Result<u64, String> + Send + 'static> {
@@ -188,6 +196,11 @@ impl LastWords {
         }
         let off = HoldState::Off { why: String::new() };
         self.state = std::mem::replace(&mut self.state, off).with_panic_cpu(panic_cpu);
+        self.tell();
+    }
+
+    /// Logs whether lines are held.
+    fn tell(&self) {
         match (self.state.proof(), self.state.why()) {
             (Some(proof), _) => {
                 tracing::info!(proof, "Lines of a panic are held until they have left.")
