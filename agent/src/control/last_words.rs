@@ -147,8 +147,8 @@ impl LastWords {
         let speaker = Speaker::new(pumps, parts.clone(), devices());
         let pump = LastWordsParts { speaker, shared: parts.clone(), placement, text };
         let mut this = Self {
-            // Whether addresses are shown is decided when it is opened.
-            symbols: parts.alarm.as_ref().map(|_| open_symbols()),
+            // Whether addresses are shown is decided when it is opened. A hook needs none of them.
+            symbols: parts.alarm.as_ref().filter(|_| !state.is_on()).map(|_| open_symbols()),
             parts,
             state,
             limits,
@@ -158,6 +158,9 @@ impl LastWords {
             thread: None,
         };
         this.limit(limits);
+        if this.state.is_on() {
+            this.tell();
+        }
         (this, pump, understudy)
     }
 
@@ -171,7 +174,8 @@ impl LastWords {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
-    /// Reads the kernel's symbols, which takes tens of milliseconds: a task for another thread.
+    /// Reads the kernel's symbols, if no hook tells of a panic. It takes tens of milliseconds: a task
+    /// for another thread.
     pub(super) fn symbols(
         &mut self,
     ) -> Option<impl FnOnce() -> Result<u64, String> + Send + 'static> {
@@ -189,6 +193,11 @@ impl LastWords {
         }
         let off = HoldState::Off { why: String::new() };
         self.state = std::mem::replace(&mut self.state, off).with_panic_cpu(panic_cpu);
+        self.tell();
+    }
+
+    /// Logs whether lines are held.
+    fn tell(&self) {
         match (self.state.proof(), self.state.why()) {
             (Some(proof), _) => {
                 tracing::info!(proof, "Lines of a panic are held until they have left.")

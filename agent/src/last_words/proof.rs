@@ -10,7 +10,7 @@ use crate::capture::bpf::{PanicHook, ProbeError};
 /// Whether lines of a panic are held, and by what proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HoldState {
-    /// A program on the kernel's function tells, and `panic_cpu` as well where it could be found.
+    /// A program on the kernel's function tells.
     Hook(PanicHook),
     /// `panic_cpu` alone tells.
     PanicCpu {
