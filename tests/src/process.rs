@@ -1,6 +1,9 @@
 //! What `/proc` says about a running process, and about the machine.
 
-use std::fs::read_to_string;
+use std::{
+    fs::read_to_string,
+    time::{Duration, Instant},
+};
 
 /// The texts of `file` of all threads of a process.
 fn of_threads(pid: u32, file: &str) -> Vec<String> {
@@ -82,6 +85,26 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    /// What a process has when it has let go of all that it had not `before`, or after five seconds:
+    /// a socket may still be waiting to be closed.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    #[must_use]
+    pub fn settled(pid: u32, before: &Self) -> Self {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let now = Self::of(pid);
+            let settled = now.descriptors <= before.descriptors
+                && now.sockets <= before.sockets
+                && now.rings <= before.rings;
+            if settled || Instant::now() > end {
+                return now;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Reads `/proc/PID`.
     ///
     /// # Panics

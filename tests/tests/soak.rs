@@ -188,14 +188,7 @@ fn everything_is_accounted_for() {
     let last = mark();
     scene.wait_until_past(last, PATIENCE);
     assert_eq!(wrong_in(&scene.agent.view()), Vec::<String>::new(), "seed {seed}");
-    let end = Instant::now() + Duration::from_secs(5);
-    let after = loop {
-        let after = Footprint::of(scene.agent.pid());
-        if after.descriptors <= before.descriptors || Instant::now() > end {
-            break after;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let after = Footprint::settled(scene.agent.pid(), &before);
     println!("SOAK before {before:?}, after {after:?}");
     assert!(after.descriptors <= before.descriptors, "descriptors: {before:?} {after:?}");
     assert!(after.rings <= before.rings, "rings: {before:?} {after:?}");

@@ -494,18 +494,8 @@ fn a_storm_of_changes_under_load() {
     assert!(account.adds_up(), "{account:?}");
     println!("STORM {account:?}, suspected {}", view.suspected);
 
-    // Nothing is left over. A socket may still be waiting to be closed.
-    let end = Instant::now() + Duration::from_secs(5);
-    let after = loop {
-        let after = Footprint::of(agent.pid());
-        let settled = after.descriptors <= before.descriptors
-            && after.sockets <= before.sockets
-            && after.rings <= before.rings;
-        if settled || Instant::now() > end {
-            break after;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    // Nothing is left over.
+    let after = Footprint::settled(agent.pid(), &before);
     println!("STORM before {before:?}, after {after:?}");
     assert!(after.descriptors <= before.descriptors, "descriptors: {before:?} {after:?}");
     assert!(after.sockets <= before.sockets, "sockets: {before:?} {after:?}");

@@ -327,7 +327,7 @@ impl Agent {
         let symbols = self.last_words.as_mut().and_then(LastWords::symbols);
         // It takes a CPU for tens of milliseconds, which the first records need more.
         let mut symbols = symbols.map(|read| {
-            tokio::spawn(async {
+            Box::pin(async {
                 tokio::time::sleep(SYMBOLS_AFTER).await;
                 let read = tokio::task::spawn_blocking(read).await;
                 read.unwrap_or_else(|error| Err(format!("/proc/kallsyms: {error}")))
@@ -434,13 +434,11 @@ impl Agent {
 }
 
 /// Waits for what the kernel's symbols say, once.
-async fn answer_of(
-    symbols: &mut Option<tokio::task::JoinHandle<Result<u64, String>>>,
-) -> Result<u64, String> {
+async fn answer_of<A>(symbols: &mut Option<impl Future<Output = A> + Unpin>) -> A {
     let Some(running) = symbols else { return std::future::pending().await };
     let answer = running.await;
     *symbols = None;
-    answer.unwrap_or_else(|error| Err(format!("/proc/kallsyms: {error}")))
+    answer
 }
 
 type ProgramsLog = AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>;
