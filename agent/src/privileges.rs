@@ -123,6 +123,21 @@ fn missing(config: &Config, restricted: bool, has: impl Fn(Capability) -> bool) 
 pub const KEPT: [Capability; 3] =
     [Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN, Capability::CAP_IPC_LOCK];
 
+/// Reads something as the agent will be able to read it once it has given up privileges: by its user
+/// and groups alone. What a start reads and a reload cannot would fail at the worst time.
+pub fn as_after_the_start<T>(read: impl FnOnce() -> T) -> T {
+    let before = caps::read(None, CapSet::Effective).unwrap_or_default();
+    for capability in [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH] {
+        if before.contains(&capability) {
+            let _ = caps::drop(None, CapSet::Effective, capability);
+        }
+    }
+    let result = read();
+    // They are permitted still.
+    let _ = caps::set(None, CapSet::Effective, &before);
+    result
+}
+
 /// Why a capability could not be given up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot give up capabilities ({set} set): {cause}")]

@@ -11,6 +11,7 @@ use crate::{
     config::{Place, Sources},
     control::agent::Agent,
     failure::end_at_any_panic,
+    privileges::as_after_the_start,
 };
 
 /// Arguments of `run`.
@@ -27,8 +28,12 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let sources = Sources::read(&Place::of(args.config.as_deref()))?;
-    let config = sources.check()?;
+    let place = Place::of(args.config.as_deref());
+    let (sources, config) = as_after_the_start(|| {
+        let sources = Sources::read(&place)?;
+        let config = sources.check()?;
+        anyhow::Ok((sources, config))
+    })?;
     logging::start();
     end_at_any_panic();
     if !config.warnings.problems.is_empty() {

@@ -195,7 +195,9 @@ impl Agent {
             return Err(SettingsError::TooMany { targets: config.targets.len() }.into());
         }
         for target in &config.targets {
-            targets.push((target.clone(), Prepared::new(maker.settings(target, None)?)));
+            // It may read files for values.
+            let settings = privileges::as_after_the_start(|| maker.settings(target, None))?;
+            targets.push((target.clone(), Prepared::new(settings)));
         }
         for warning in &maker.warnings {
             tracing::warn!(warning, "Extra data is incomplete.");

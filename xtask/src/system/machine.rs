@@ -23,8 +23,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// Where the receiver listens.
 pub(super) const RECEIVER: &str = "192.0.2.2";
 const OWN: &str = "192.0.2.1";
-/// The cgroups of the system; of each hierarchy that the host has.
-const CGROUP: &str = "netconsole-agent-system";
 
 /// A running system.
 pub(super) struct Machine<'a> {
@@ -32,7 +30,8 @@ pub(super) struct Machine<'a> {
     /// Its process 1.
     pid: u32,
     peer: String,
-    work: tempfile::TempDir,
+    /// Where its files are.
+    _work: tempfile::TempDir,
     interrupt: &'a Interrupt,
 }
 
@@ -41,7 +40,8 @@ pub(super) fn debian() -> Result<PathBuf> {
     let dir = target_dir().join("system");
     let files = dir.join(SUITE);
     let complete = dir.join(format!("{SUITE}.complete"));
-    if !complete.is_file() {
+    let contents = format!("{SUITE} with {INCLUDED}\n");
+    if fs::read_to_string(&complete).ok().as_ref() != Some(&contents) {
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         if files.exists() {
             fs::remove_dir_all(&files).with_context(|| format!("remove {}", files.display()))?;
@@ -49,7 +49,7 @@ pub(super) fn debian() -> Result<PathBuf> {
         let mut make = cmd("mmdebstrap", ["--quiet", "--variant=minbase"]);
         make.arg(format!("--include={INCLUDED}")).arg(SUITE).arg(&files).arg(vm::archive()?);
         execute(&mut make).context("make the files of a Debian system")?;
-        fs::write(&complete, "").with_context(|| format!("mark {} as whole", files.display()))?;
+        fs::write(&complete, contents).with_context(|| format!("mark {} as whole", files.display()))?;
     }
     Ok(files)
 }
@@ -61,7 +61,6 @@ impl<'a> Machine<'a> {
         let mut command = cmd("unshare", ["--mount", "--pid", "--fork", "--kill-child"]);
         command.args(["--net", "--uts", "--ipc", "--cgroup", "--"]);
         command.arg(root().join("tests/system/init")).arg(files).arg(work.path());
-        command.stdin(Stdio::null()).process_group(0);
         // In a cgroup of its own from the beginning: its namespace shows no more than that.
         let cgroups = cgroups();
         for cgroup in &cgroups {
@@ -80,7 +79,7 @@ impl<'a> Machine<'a> {
         println!("+ {}", shown(&command));
         let unshare = shell.spawn().context("start the system")?;
         let peer = format!("nca-peer-{}", std::process::id());
-        let mut machine = Self { unshare, pid: 0, peer, work, interrupt };
+        let mut machine = Self { unshare, pid: 0, peer, _work: work, interrupt };
         machine.pid = machine.wait("process 1", BOOT_LIMIT, |machine| machine.first_process())?;
         machine.wait("the boot", BOOT_LIMIT, |machine| {
             let state = machine.run("systemctl", &["is-system-running"]).ok()?;
@@ -231,6 +230,8 @@ impl<'a> Machine<'a> {
             ensure!(start.elapsed() < limit, "it was still there after {} s", limit.as_secs());
             thread::sleep(POLL);
         }
+        // The number may be another process's from here on.
+        self.pid = 0;
         Ok(())
     }
 }
@@ -247,11 +248,10 @@ impl Drop for Machine<'_> {
         for cgroup in cgroups() {
             remove_cgroup(&cgroup);
         }
-        let _ = &self.work;
     }
 }
 
-/// Where the system's cgroups are.
+/// Where the system's cgroups are, in each hierarchy that this machine has.
 fn cgroups() -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let hybrid = ["systemd", "unified", "devices", "memory", "pids"].map(|name| base.join(name));
@@ -260,7 +260,8 @@ fn cgroups() -> Vec<PathBuf> {
     } else {
         hybrid.into_iter().filter(|path| path.join("cgroup.procs").exists()).collect()
     };
-    hierarchies.into_iter().map(|path| path.join(CGROUP)).collect()
+    let name = format!("netconsole-agent-system-{}", std::process::id());
+    hierarchies.into_iter().map(|path| path.join(&name)).collect()
 }
 
 /// Removes a cgroup and those below it. What is still in use stays: an empty folder.

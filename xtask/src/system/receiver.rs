@@ -37,12 +37,12 @@ impl Receiver {
     }
 
     /// Waits until a line with this text has come, or finds it in what came before.
-    pub(super) fn wait(&mut self, text: &str, limit: Duration) -> Result<()> {
+    pub(super) fn wait(&mut self, text: &str, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
         loop {
             self.seen.extend(self.lines.try_iter());
-            if self.count(text) > 0 {
-                return Ok(());
+            if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+                return Ok(line.clone());
             }
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line),

@@ -1,6 +1,8 @@
 //! What is tried in the system, in this order.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +20,9 @@ pub(super) const ALL: &[(&str, Scene)] = &[
     ("not-configured", not_configured),
     ("configured-and-started", started),
     ("restrictions", restrictions),
+    ("nothing-is-replaced-by-less", nothing_less),
+    ("unit-file-socket-and-capture-file", features),
+    ("a-file-that-only-root-reads", files_of_root),
     ("reload", reload),
     ("control-group", control_group),
     ("killed", killed),
@@ -25,13 +30,14 @@ pub(super) const ALL: &[(&str, Scene)] = &[
     ("after-crash", after_crash),
     ("upgraded-while-it-runs", upgraded),
     ("upgraded-while-it-is-stopped", upgraded_stopped),
+    ("upgraded-with-a-bad-configuration", upgraded_badly),
     ("removed-and-purged", removed),
     ("shutdown", shutdown),
 ];
 
 const CONFIG: &str = "/etc/netconsole-agent/agent.toml";
 const USER: &str = "netconsole-agent";
-/// The sum that `systemd-analyze security` may give, in tenths.
+/// What `systemd-analyze security` may sum up to.
 const EXPOSURE_MAX: f64 = 3.0;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// WatchdogSec=, and a start after it.
@@ -56,6 +62,12 @@ impl Stage<'_> {
         self.machine.check("systemctl", &[verb, SERVICE])
     }
 
+    /// What the agent says of itself.
+    fn status(&self) -> Result<serde_json::Value> {
+        let told = self.machine.check("netconsole-agent", &["status", "--json"])?;
+        serde_json::from_str(&told).context("read the agent's status")
+    }
+
     fn is_active(&self) -> Result<bool> {
         Ok(self.machine.property("ActiveState")? == "active")
     }
@@ -73,7 +85,7 @@ impl Stage<'_> {
     /// Logs a line, which must arrive once.
     fn says(&mut self, text: &str) -> Result<()> {
         self.machine.log(&format!("<6>system-test: {text}\n"))?;
-        self.receiver.wait(&format!("system-test: {text}"), PATIENCE)
+        self.receiver.wait(&format!("system-test: {text}"), PATIENCE).map(drop)
     }
 
     fn install(&self, package: &std::path::Path) -> Result<()> {
@@ -109,8 +121,16 @@ fn installed(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(kept.trim().starts_with(CONFIG), "the configuration is no conf-file: {kept:?}");
     let version = stage.machine.check("netconsole-agent", &["--version"])?;
     ensure!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
-    for page in ["man1/netconsole-agent.1.gz", "man1/netconsole-agent-status.1.gz"] {
-        ensure!(stage.machine.path("/usr/share/man").join(page).exists(), "no page {page}");
+    for file in [
+        "man/man1/netconsole-agent.1.gz",
+        "man/man1/netconsole-agent-status.1.gz",
+        "man/man5/netconsole-agent.toml.5.gz",
+        "bash-completion/completions/netconsole-agent",
+        "zsh/vendor-completions/_netconsole-agent",
+        "fish/vendor_completions.d/netconsole-agent.fish",
+        "netconsole-agent/agent.schema.json",
+    ] {
+        ensure!(stage.machine.path("/usr/share").join(file).exists(), "no {file}");
     }
     Ok(())
 }
@@ -156,6 +176,65 @@ fn restrictions(stage: &mut Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The restrictions have taken nothing away: what `auto` chose is the best that there is.
+fn nothing_less(stage: &mut Stage<'_>) -> Result<()> {
+    let status = stage.status()?;
+    let target = &status["targets"][0];
+    ensure!(target["state"] == "active", "the target is not active: {target}");
+    ensure!(target["egress"]["kind"] == "xdp", "the way out is {}", target["egress"]);
+    let source = &status["capture"]["source"];
+    ensure!(source != "kmsg", "records are only read from /dev/kmsg: {}", status["capture"]);
+    let words = &status["last_words"];
+    ensure!(words["proof"].is_string(), "no line of a panic would be held: {words}");
+    ensure!(words["understudy_cpu"].is_u64() && words["targets"] == 1, "last words: {words}");
+    println!("    by {source} and xdp; a panic is told by {}", words["proof"]);
+    Ok(())
+}
+
+/// What needs files, sockets and the tree of control groups.
+fn features(stage: &mut Stage<'_>) -> Result<()> {
+    stage.machine.write("/etc/role", "database")?;
+    let more = "[target.fleet.sysdata]\nunit = true\n[target.fleet.userdata]\nrole = \"{file:/etc/role}\"\n\
+                [target.file]\nremote = \"192.0.2.2:6667\"\negress = \"pcap\"\n\
+                pcap = \"/var/lib/netconsole-agent/records.pcap\"\n";
+    let agent = "[agent]\nmetrics = \"unix:/run/netconsole-agent/metrics.sock\"\n";
+    stage.machine.write(CONFIG, &format!("{agent}{}", config(more)))?;
+    stage.systemctl("restart")?;
+    stage.says("with features")?;
+    let command = "echo '<6>system-test: a unit speaks' >/dev/kmsg; sleep 1";
+    let args = ["--wait", "--quiet", "--unit=speaker", "sh", "-c", command];
+    stage.machine.check("systemd-run", &args)?;
+    let line = stage.receiver.wait("system-test: a unit speaks", PATIENCE)?;
+    ensure!(line.contains("speaker.service"), "its unit is not told: {line}");
+    ensure!(line.contains("database"), "the file's text is not told: {line}");
+
+    let metrics = stage.machine.path("/run/netconsole-agent/metrics.sock");
+    let mut http = UnixStream::connect(&metrics).context("connect to the metrics")?;
+    http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    http.read_to_string(&mut page).context("read the metrics")?;
+    ensure!(page.contains("\nnetconsole_agent_"), "no metrics: {page}");
+    let pcap = stage.machine.path("/var/lib/netconsole-agent/records.pcap");
+    stage.machine.wait("the capture file", PATIENCE, |_| {
+        let bytes = fs::read(&pcap).ok()?;
+        bytes.windows(12).any(|bytes| bytes == b"a unit speak").then_some(())
+    })?;
+    Ok(())
+}
+
+/// A start reads by the service's user, as each reload will: what works once works again.
+fn files_of_root(stage: &mut Stage<'_>) -> Result<()> {
+    stage.machine.check("chmod", &["0600", CONFIG])?;
+    let started = stage.machine.run("systemctl", &["restart", SERVICE])?;
+    ensure!(!started.status.success(), "it reads what only root may read");
+    let log = stage.service_log();
+    ensure!(log.contains("Permission denied"), "it does not say why: {log}");
+    stage.machine.check("chmod", &["0644", CONFIG])?;
+    stage.systemctl("reset-failed")?;
+    stage.machine.write(CONFIG, &config(""))?;
+    stage.systemctl("start").map(drop)
+}
+
 fn reload(stage: &mut Stage<'_>) -> Result<()> {
     let pid = stage.pid()?;
     stage.machine.write(CONFIG, &config("[target.fleet.userdata]\nrack = \"r12\"\n"))?;
@@ -195,7 +274,7 @@ fn killed(stage: &mut Stage<'_>) -> Result<()> {
         let now = machine.property("MainPID").ok()?;
         (now != "0" && now != pid).then_some(())
     })?;
-    stage.receiver.wait("system-test: while it is dead", PATIENCE)
+    stage.receiver.wait("system-test: while it is dead", PATIENCE).map(drop)
 }
 
 fn watchdog(stage: &mut Stage<'_>) -> Result<()> {
@@ -206,7 +285,7 @@ fn watchdog(stage: &mut Stage<'_>) -> Result<()> {
         let now = machine.property("MainPID").ok()?;
         (now != "0" && now != pid).then_some(())
     })?;
-    stage.receiver.wait("system-test: while it stands still", PATIENCE)
+    stage.receiver.wait("system-test: while it stands still", PATIENCE).map(drop)
 }
 
 fn after_crash(stage: &mut Stage<'_>) -> Result<()> {
@@ -218,7 +297,7 @@ fn after_crash(stage: &mut Stage<'_>) -> Result<()> {
     stage.machine.check("chmod", &["0600", &part])?;
     stage.machine.write(CONFIG, &config("after_crash = true\n"))?;
     stage.systemctl("restart")?;
-    stage.receiver.wait("system-test: before the crash", PATIENCE)
+    stage.receiver.wait("system-test: before the crash", PATIENCE).map(drop)
 }
 
 fn upgraded(stage: &mut Stage<'_>) -> Result<()> {
@@ -240,7 +319,20 @@ fn upgraded_stopped(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(!stage.is_active()?, "it was started");
     stage.machine.log("<6>system-test: while it was stopped\n")?;
     stage.systemctl("start")?;
-    stage.receiver.wait("system-test: while it was stopped", PATIENCE)
+    stage.receiver.wait("system-test: while it was stopped", PATIENCE).map(drop)
+}
+
+/// A new version that refuses the old configuration is installed all the same.
+fn upgraded_badly(stage: &mut Stage<'_>) -> Result<()> {
+    stage.machine.write(CONFIG, &config("formatt = \"basic\"\n"))?;
+    stage.install(&stage.packages.newer_deb)?;
+    ensure!(!stage.is_active()?, "it runs with a bad configuration");
+    let state = stage.machine.check("dpkg-query", &["-W", "-f", "${Status}", USER])?;
+    ensure!(state.trim() == "install ok installed", "the package is {state}");
+    stage.machine.write(CONFIG, &config(""))?;
+    stage.systemctl("reset-failed")?;
+    stage.systemctl("start")?;
+    stage.says("repaired")
 }
 
 fn removed(stage: &mut Stage<'_>) -> Result<()> {
@@ -274,5 +366,5 @@ fn shutdown(stage: &mut Stage<'_>) -> Result<()> {
     // It does not answer any more.
     stage.machine.run("systemctl", &["--no-block", "poweroff"])?;
     stage.machine.wait_for_end(SHUTDOWN)?;
-    stage.receiver.wait("system-test: the last service stops", Duration::from_secs(2))
+    stage.receiver.wait("system-test: the last service stops", Duration::from_secs(2)).map(drop)
 }
