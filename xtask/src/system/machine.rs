@@ -49,7 +49,8 @@ pub(super) fn debian() -> Result<PathBuf> {
         let mut make = cmd("mmdebstrap", ["--quiet", "--variant=minbase"]);
         make.arg(format!("--include={INCLUDED}")).arg(SUITE).arg(&files).arg(vm::archive()?);
         execute(&mut make).context("make the files of a Debian system")?;
-        fs::write(&complete, contents).with_context(|| format!("mark {} as whole", files.display()))?;
+        fs::write(&complete, contents)
+            .with_context(|| format!("mark {} as whole", files.display()))?;
     }
     Ok(files)
 }

@@ -184,8 +184,11 @@ fn nothing_less(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(target["egress"]["kind"] == "xdp", "the way out is {}", target["egress"]);
     let source = &status["capture"]["source"];
     ensure!(source != "kmsg", "records are only read from /dev/kmsg: {}", status["capture"]);
-    let words = &status["last_words"];
-    ensure!(words["proof"].is_string(), "no line of a panic would be held: {words}");
+    // The kernel's symbols are read some seconds after the start.
+    let words = stage.machine.wait("a proof of a panic", PATIENCE, |_| {
+        let words = stage.status().ok()?["last_words"].clone();
+        words["proof"].is_string().then_some(words)
+    })?;
     ensure!(words["understudy_cpu"].is_u64() && words["targets"] == 1, "last words: {words}");
     println!("    by {source} and xdp; a panic is told by {}", words["proof"]);
     Ok(())

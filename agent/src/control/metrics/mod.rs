@@ -4,11 +4,12 @@
 //! [`server`] speaks HTTP and knows nothing of the agent. What it is asked goes to the control
 //! thread's loop, which answers with a [`Page`]: what it shows is read when it is asked for,
 //! from the ledgers and counters that there are ([`view`]), and nothing is counted here.
-//! [`families`] defines every metric once: the exposition, the table in the README and the
+//! [`families`] defines every metric once (what one is: [`family`]): the exposition, the table in the README and the
 //! tests are made from it. Names follow
 //! <https://prometheus.io/docs/practices/naming/>, the format is OpenMetrics 1.0.
 
 pub mod families;
+pub mod family;
 mod samples;
 pub mod server;
 pub mod view;

@@ -6,7 +6,7 @@ use std::fmt;
 use prometheus_client::encoding::{EncodeGaugeValue, MetricEncoder, NoLabelSet};
 
 use super::{
-    families::Family,
+    family::Family,
     view::{Scrape, TargetScrape},
 };
 use crate::ledger::Ledger;

@@ -11,11 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{
-    Page,
-    families::{FAMILIES, PREFIX},
-    samples::Samples,
-};
+use super::{Page, families::FAMILIES, family::PREFIX, samples::Samples};
 use crate::{
     capture::bpf::ProgramRuns,
     control::{
