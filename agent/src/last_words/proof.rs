@@ -89,18 +89,29 @@ pub fn open_symbols() -> io::Result<File> {
 /// # Errors
 /// In words, why it is not to be had.
 pub fn find_panic_cpu(symbols: impl BufRead) -> Result<u64, String> {
+    let (mut shown, mut with_addresses) = (false, false);
     for line in symbols.lines() {
         let line = line.map_err(|error: io::Error| format!("/proc/kallsyms: {error}"))?;
+        shown = true;
+        with_addresses |= line.bytes().next().is_some_and(|digit| digit != b'0');
         let Some(rest) = line.strip_suffix(" panic_cpu") else { continue };
         let address = rest.split(' ').next().and_then(|hex| u64::from_str_radix(hex, 16).ok());
         return match address {
-            Some(0) => Err("/proc/kallsyms hides addresses (kernel.kptr_restrict = 2)".to_owned()),
+            Some(0) => Err(HIDDEN.to_owned()),
             Some(address) => Ok(address),
             None => Err(format!("/proc/kallsyms: cannot read {line:?}")),
         };
     }
-    Err("/proc/kallsyms does not show panic_cpu (CONFIG_KALLSYMS_ALL)".to_owned())
+    let why = match (shown, with_addresses) {
+        (false, _) => "/proc/kallsyms is empty: ProtectKernelTunables= of a unit hides it",
+        (true, false) => HIDDEN,
+        (true, true) => "/proc/kallsyms does not show panic_cpu (CONFIG_KALLSYMS_ALL)",
+    };
+    Err(why.to_owned())
 }
+
+const HIDDEN: &str =
+    "/proc/kallsyms hides addresses (without CAP_SYSLOG, or by kernel.kptr_restrict = 2)";
 
 #[cfg(test)]
 mod tests {
@@ -114,6 +125,10 @@ mod tests {
         assert!(none.unwrap_err().contains("CONFIG_KALLSYMS_ALL"));
         let hidden = find_panic_cpu("0000000000000000 D panic_cpu\n".as_bytes());
         assert!(hidden.unwrap_err().contains("kptr_restrict"));
+        let hidden = find_panic_cpu("0000000000000000 T _text\n".as_bytes());
+        assert!(hidden.unwrap_err().contains("kptr_restrict"));
+        let empty = find_panic_cpu("".as_bytes());
+        assert!(empty.unwrap_err().contains("ProtectKernelTunables"));
         assert!(find_panic_cpu("zz D panic_cpu\n".as_bytes()).unwrap_err().contains("zz"));
         assert!(find_panic_cpu(&b"\xff\xfe\n"[..]).is_err());
     }
