@@ -407,7 +407,7 @@ fn gaps_and_restarts_look_as_they_are_shown() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    for record in ["6,9,81000000,-;one\n", "6,13,81000001,-;two\n", "6,1,100,-;booted\n"] {
+    for record in ["6,9,81000000,-;one\n", "6,13,81000001,-;two\n", "6,20,100,-;booted\n"] {
         sender.send_to(record.as_bytes(), address).expect("send");
     }
     while child.try_wait().expect("its state").is_none() {
