@@ -17,8 +17,11 @@ fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// The rows, by table of the configuration: the row's keys, and what is in backticks beside them.
-fn rows() -> BTreeMap<&'static str, Vec<(Vec<&'static str>, Vec<&'static str>)>> {
+/// The keys of a row, and what is in backticks beside them.
+type Row = (Vec<&'static str>, Vec<&'static str>);
+
+/// The rows, by table of the configuration.
+fn rows() -> BTreeMap<&'static str, Vec<Row>> {
     let (_, table) =
         README.split_once("| key | values (default first) |\n|---|---|\n").expect("it");
     let mut rows: BTreeMap<_, Vec<_>> = BTreeMap::new();
