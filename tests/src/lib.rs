@@ -1,9 +1,10 @@
 //! What the integration tests share: network namespaces, the kernel's log, a
-//! running agent, a DNS server, and the receiving end.
+//! running agent, a DNS server, the receiving end, and the documents.
 
 pub mod agent;
 pub mod capture;
 pub mod dns;
+pub mod documents;
 pub mod kmsg;
 pub mod lan;
 pub mod monitor;

@@ -13,6 +13,7 @@ use std::{
 
 use agent_tests::{
     agent::{Agent, binary},
+    kmsg,
     netns::{Pair, root_or_skip},
 };
 use flate2::read::GzDecoder;
@@ -20,13 +21,16 @@ use flate2::read::GzDecoder;
 const PATIENCE: Duration = Duration::from_secs(20);
 const FOLDER: &str = "netconsole-agent-bugreport/";
 /// What must not leave: written plainly, through a template, under a key of the defaults, set
-/// live, and in a file that is broken.
-const SECRETS: [&str; 5] = [
+/// live, in a file that is broken, and behind what looks like the end of a line in TOML (a value of two
+/// lines, and a path).
+const SECRETS: [&str; 7] = [
     "\"plain\"-secret-4711",
     "filled-secret-4712",
     "default-secret-4713",
     "live-secret-4714",
     "broken-secret-4715",
+    "first\\nsecret-4716",
+    "C:\\new-secret-4717",
 ];
 
 /// Runs the command, with a `journalctl` that shows `log`.
@@ -74,8 +78,8 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 fn assert_no_secret(parts: &BTreeMap<String, String>) {
     for (name, text) in parts {
         for secret in SECRETS {
-            // The quotes may be escaped in any way.
-            let end = secret.rsplit('"').next().unwrap_or(secret);
+            // What is before may be escaped in any way.
+            let end = &secret[secret.find("secret-").expect("it is one")..];
             assert!(!text.contains(end), "{secret} is in {name}:\n{text}");
         }
     }
@@ -91,7 +95,7 @@ fn a_running_agent_is_in_it_without_its_userdata() {
     let folder = tempfile::tempdir().expect("a folder");
     let metrics = folder.path().join("metrics.sock");
     let table = format!("capture = \"tracepoint\"\nmetrics = \"unix:{}\"", metrics.display());
-    let [plain, filled, default, live, broken] = SECRETS;
+    let [plain, filled, default, live, broken, two_lines, path] = SECRETS;
     let targets = format!(
         "[defaults.userdata]\nsite = \"{default}\"\n\
          [target.peer]\nremote = \"192.0.2.2:6666\"\negress = \"udp\"\nmax_level = \"info\"\n\
@@ -102,7 +106,12 @@ fn a_running_agent_is_in_it_without_its_userdata() {
     agent.command(&["userdata", "set", "peer", "ticket", live]);
     let config = agent.config().display().to_string();
     // Its log comes by a thread of its own.
-    until("the change is in the log", || agent.log().contains(live));
+    until("the change is in the log", || agent.log().contains("userdata.ticket"));
+    assert!(!agent.log().contains(live), "{}", agent.log());
+    // As journald forwards the agent's log, and with what the template became.
+    let report = format!("error: no\n --> x:4:8\n  |\n4 | a = \"{two_lines}\"\n");
+    let forwarded = format!("<13>netconsole-agent[7]: ERROR no error={report:?} {filled}\n");
+    kmsg::write(&[forwarded.into_bytes()], 0);
 
     let out = folder.path().join("good.tar.gz");
     let arguments = ["--config", &config, "--out", out.to_str().expect("UTF-8"), "--kernel-log"];
@@ -135,6 +144,8 @@ fn a_running_agent_is_in_it_without_its_userdata() {
         ("ledger.txt", "balances"),
         ("log.txt", "peer"),
         ("metrics.txt", "# EOF"),
+        ("kernel-log.txt", "netconsole-agent[7]: ERROR no error="),
+        ("kernel-log.txt", "4 | ***\\n"),
         ("programs.txt", "\nprog_id:"),
         ("status.txt", "userdata.ticket"),
         ("versions.txt", &format!("pid {pid}, up ")),
@@ -149,7 +160,7 @@ fn a_running_agent_is_in_it_without_its_userdata() {
     // A file that cannot be used: its lines are in the agent's log and in its status.
     agent.rewrite(&format!(
         "[target.peer]\nremote = \"192.0.2.2:6666\"\n[target.peer.userdata]\n\
-         rack = '{plain}'\nother = \"{broken}\n"
+         rack = '{plain}'\ntwo = \"{two_lines}\"\n\"a/b\" = '{path}'\nother = \"{broken}\n"
     ));
     agent.try_command(&["reload"]).expect_err("it is bad");
     until("the error is in the log", || agent.log().contains(broken));
@@ -161,10 +172,33 @@ fn a_running_agent_is_in_it_without_its_userdata() {
     assert!(output.status.success(), "{output:?}");
     let bad = parts(&out);
     assert!(bad["config.toml.error"].contains("agent.toml:"), "{}", bad["config.toml.error"]);
+    for words in ["10 | two = ", "11 | \\\"a/b\\\" = "] {
+        assert!(agent.log().contains(words), "{words} is not in the log:\n{}", agent.log());
+    }
     assert!(bad["status.txt"].contains("peer"), "{}", bad["status.txt"]);
     assert!(!bad.contains_key("kernel-log.txt"), "nobody asked for it");
     assert_no_secret(&bad);
     let _ = agent.stop();
+}
+
+/// A value that looks like a part of JSON, or like one of its figures, spoils neither.
+#[test]
+fn json_stays_json_whatever_is_masked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("agent.toml");
+    let text = "[target.peer]\nremote = \"127.0.0.1:6666\"\negress = \"udp\"\n\
+                [target.peer.userdata]\nrack = \"true\"\nrow = \"null\"\nsite = \"level\"\n";
+    fs::write(&config, text).expect("write the configuration");
+    let (config, out) = (config.display().to_string(), folder.path().join("x.tar.gz"));
+    let arguments = ["--config", &config, "--out", out.to_str().expect("UTF-8")];
+    let output = bugreport(folder.path(), "x=true\n", &arguments);
+    assert!(output.status.success(), "{output:?}");
+    let parts = parts(&out);
+    assert_eq!(parts["log.txt"], "x=***\n");
+    let doctor: serde_json::Value = serde_json::from_str(&parts["doctor.json"]).expect("JSON");
+    for finding in doctor.as_array().expect("findings") {
+        assert!(finding["level"].is_string(), "{finding}");
+    }
 }
 
 #[test]
@@ -207,6 +241,24 @@ fn without_an_agent_the_reasons_are_in_it() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--out"), "{output:?}");
 }
 
+/// Has the shell look at a script without running it.
+fn assert_is_taken(shell: &str, script: &str) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), script).expect("write the script");
+    match Command::new(shell).arg("-n").arg(file.path()).output() {
+        Ok(output) => {
+            assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {output:?}");
+        }
+        Err(error) => {
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "{shell}: {error}; `cargo xtask setup` brings it"
+            );
+            println!("SKIPPED: whether {shell} takes its completions: {error}");
+        }
+    }
+}
+
 #[test]
 fn pages_completions_and_the_schema_need_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -228,6 +280,7 @@ fn pages_completions_and_the_schema_need_nothing() {
     ] {
         let script = run(&["completions", shell]);
         assert!(script.contains(words), "{shell}:\n{script}");
+        assert_is_taken(shell, &script);
     }
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/agent.schema.json");
     let schema = fs::read_to_string(schema).expect("the schema");

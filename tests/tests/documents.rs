@@ -3,11 +3,11 @@
 //! | fence     | what is checked                                                                  |
 //! |-----------|----------------------------------------------------------------------------------|
 //! | `toml`    | a configuration, by the agent's own parser; without a `remote` it is the body of a file that has `[target.fleet]` with one before it |
-//! | `sh`      | the shell takes it; the arguments of each command, see [`command`]               |
-//! | `console` | lines with `$ ` likewise; `import` is run, and prints what stands below it       |
-//! | `json`    | it is JSON, as a whole or each line                                              |
-//! | `ini`     | a part of a unit: the arguments of what its `Exec…=` lines run                   |
-//! | `text`    | nothing: pictures, and output that differs on each host                          |
+//! | `sh`      | the shell takes it; the arguments of each command, see [`command`]. `examples.rs` runs it |
+//! | `console` | lines with `$ ` likewise; `import` is run, and prints what stands below it. For another command [`SHOWN`] has the test that runs and compares it |
+//! | `json`    | it is JSON, as a whole or each line; [`SHOWN`] has the test that compares it     |
+//! | `ini`     | a part of a unit: the arguments of what its `Exec…=` lines run, which `examples.rs` does |
+//! | `text`    | [`SHOWN`] has the test that compares it with what is printed, or why there is none |
 //!
 //! Any other fence fails. Beside fences, `netconsole-agent …` in backticks must have good arguments,
 //! and each path and link to a file must lead to one. What `cargo xtask …` is given is checked by xtask's own
@@ -19,160 +19,77 @@ use std::{
     process::{Command, Stdio},
 };
 
-use agent_tests::agent::binary;
-use netconsole_agent::{cli, config};
+use agent_tests::{
+    agent::binary,
+    documents::{Block, commands, documents, joined, root},
+};
+use netconsole_agent::{
+    cli, config,
+    privileges::{KEPT, NEEDS},
+};
 
-/// Folders whose documents are checked, from the repository's top.
-const FOLDERS: [&str; 3] = ["", "agent", "configs/receivers"];
 /// What a fragment of a configuration is the rest of.
 const COMPLETION: &str = "[target.fleet]\nremote = \"192.0.2.10:6666\"\n";
+/// Who sees that what a block shows is what comes out.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// This test, in this file.
+    Test(&'static str, &'static str),
+    /// Nobody, for this reason.
+    Nobody(&'static str),
+}
+
+/// What blocks of `text`, `json` and (beside `import`) `console` begin with, and who compares them.
+const SHOWN: [(&str, By); 12] = [
+    (
+        "seen 100000 = ",
+        By::Test("agent/src/control/status/ledger.rs", "the_readme_shows_what_is_printed"),
+    ),
+    (
+        "fleet (seq 100 ",
+        By::Test("agent/src/control/status/ledger.rs", "the_readme_shows_what_is_printed"),
+    ),
+    (
+        "netconsole-agent, after-crash: ",
+        By::Test("agent/src/after_crash/piece.rs", "the_readme_shows_what_is_sent"),
+    ),
+    (
+        "netconsole-agent, notice: ",
+        By::Test("agent/src/pump/gap.rs", "gaps_before_the_line_leaves_are_one"),
+    ),
+    ("target fleet\n", By::Test("agent/src/doctor/way_tests.rs", "the_readme_shows_what_is_found")),
+    (
+        "$ netconsole-agent receive --netoops ",
+        By::Test("tests/tests/examples.rs", "the_receiver_of_dumps_says_what_is_shown"),
+    ),
+    ("{\"source\"", By::Test("tests/tests/receivers.rs", "a_record_looks_as_it_is_shown")),
+    ("{\"gap\"", By::Test("tests/tests/receivers.rs", "gaps_and_restarts_look_as_they_are_shown")),
+    (
+        "make netconsd ",
+        By::Nobody("netconsd's source is not here, and a test does not fetch and build it"),
+    ),
+    (" printk() ", By::Nobody("a picture")),
+    ("            enable ", By::Nobody("a picture")),
+    (" panicking CPU ", By::Nobody("a picture")),
+];
+
 /// Programs of the examples that are not ours: their arguments are not checked.
-const FOREIGN: [&str; 21] = [
-    "apt-get",
+const FOREIGN: [&str; 14] = [
     "cd",
     "cp",
-    "dmesg",
     "echo",
     "grubby",
-    "install",
-    "ip",
     "jq",
-    "ls",
     "mkdir",
     "modprobe",
     "rm",
     "rmdir",
-    "rmmod",
     "rsyslogd",
     "sed",
-    "sleep",
     "systemctl",
     "update-grub",
     "update-initramfs",
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-struct Document {
-    name: String,
-    folder: PathBuf,
-    text: String,
-}
-
-fn documents() -> Vec<Document> {
-    let mut documents = Vec::new();
-    for name in FOLDERS {
-        let folder = root().join(name);
-        for entry in fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|extension| extension == "md") {
-                let text = fs::read_to_string(&path).expect("a document");
-                let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-                documents.push(Document { name, folder: folder.clone(), text });
-            }
-        }
-    }
-    for wanted in ["README.md", "MIGRATION.md", "CONTRIBUTING.md", "ARCHITECTURE.md"] {
-        assert!(documents.iter().any(|document| document.name == wanted), "{wanted}");
-    }
-    documents
-}
-
-/// What stands between two fences.
-#[derive(Debug)]
-struct Block {
-    kind: String,
-    text: String,
-    /// For people.
-    place: String,
-}
-
-impl Document {
-    /// The blocks, and the text beside them.
-    fn split(&self) -> (Vec<Block>, String) {
-        let mut blocks: Vec<Block> = Vec::new();
-        let mut beside = String::new();
-        let mut open = false;
-        for (index, line) in self.text.lines().enumerate() {
-            match (line.strip_prefix("```"), open) {
-                (Some(kind), false) => {
-                    let place = format!("{}:{}", self.name, index + 1);
-                    blocks.push(Block { kind: kind.to_owned(), text: String::new(), place });
-                    open = true;
-                }
-                (Some(rest), true) => {
-                    assert_eq!(rest, "", "{}:{}", self.name, index + 1);
-                    open = false;
-                }
-                (None, true) => {
-                    let block = blocks.last_mut().expect("it is open");
-                    block.text += line;
-                    block.text.push('\n');
-                }
-                (None, false) => {
-                    beside += line;
-                    beside.push('\n');
-                }
-            }
-        }
-        assert!(!open, "{}: a fence is not closed", self.name);
-        (blocks, beside)
-    }
-}
-
-/// The simple commands of a line, as words; redirections, variables before the command and comments
-/// are left out.
-fn commands(line: &str) -> Vec<Vec<String>> {
-    let mut commands = vec![Vec::new()];
-    let mut word: Option<String> = None;
-    let mut skip = false;
-    let mut chars = line.chars().peekable();
-    let end = |word: &mut Option<String>, skip: &mut bool, commands: &mut Vec<Vec<String>>| {
-        if let Some(word) = word.take()
-            && !std::mem::take(skip)
-        {
-            commands.last_mut().expect("one").push(word);
-        }
-    };
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' | '"' => {
-                let inner = chars.by_ref().take_while(|inner| *inner != c);
-                word.get_or_insert_default().extend(inner);
-            }
-            '\\' => word.get_or_insert_default().extend(chars.next()),
-            ' ' | '\t' => end(&mut word, &mut skip, &mut commands),
-            '#' if word.is_none() => break,
-            '>' | '<' => {
-                // The number of a descriptor is no word.
-                if word.as_deref().is_some_and(|word| word.bytes().all(|b| b.is_ascii_digit())) {
-                    word = None;
-                }
-                end(&mut word, &mut skip, &mut commands);
-                while chars.next_if(|next| matches!(next, '>' | '&')).is_some() {}
-                skip = true;
-            }
-            '|' | '&' | ';' => {
-                end(&mut word, &mut skip, &mut commands);
-                commands.push(Vec::new());
-            }
-            _ => word.get_or_insert_default().push(c),
-        }
-    }
-    end(&mut word, &mut skip, &mut commands);
-    for command in &mut commands {
-        let is_variable = |word: &String| {
-            let name = word.split('=').next().unwrap_or_default();
-            name.len() < word.len() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-        };
-        let variables = command.iter().take_while(|word| is_variable(word)).count();
-        command.drain(..variables);
-    }
-    commands.retain(|command| !command.is_empty());
-    commands
-}
 
 /// Checks one command: ours by its arguments, cargo's by the names that it is given, others by being
 /// known at all. Files of the repository must be there.
@@ -213,15 +130,26 @@ fn cargo(arguments: &[String], place: &str) {
     }
 }
 
+/// Whether [`SHOWN`] has the block, and the test that it names is there; its place in there.
+fn check_shown(block: &Block) -> usize {
+    let found = SHOWN.iter().position(|(begin, _)| block.text.starts_with(begin));
+    let found = found.unwrap_or_else(|| panic!("{}: who compares this? See SHOWN", block.place));
+    match SHOWN[found].1 {
+        By::Test(file, name) => {
+            let text = fs::read_to_string(root().join(file)).expect(file);
+            let head = format!("#[test]\nfn {name}()");
+            let is_there = text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+            assert!(is_there.contains(&head), "{}: no test {name} in {file}", block.place);
+        }
+        By::Nobody(reason) => println!("{} is compared with nothing: {reason}", block.place),
+    }
+    found
+}
+
 /// Whether the shell takes it.
 fn shell(text: &str, place: &str) {
     let status = Command::new("sh").args(["-n", "-c", text]).status().expect("run sh");
     assert!(status.success(), "{place}: the shell does not take\n{text}");
-}
-
-/// Lines, with those that go on in the next one joined.
-fn joined(text: &str) -> String {
-    text.replace("\\\n", " ")
 }
 
 fn check_shell(block: &Block) {
@@ -340,6 +268,7 @@ fn tree(blocks: &[Block], folder: &Path) -> PathBuf {
 #[test]
 fn every_example_is_good() {
     let mut kinds = Vec::new();
+    let mut shown = vec![false; SHOWN.len()];
     for document in documents() {
         let (blocks, _) = document.split();
         let folder = tempfile::tempdir().expect("a folder");
@@ -348,10 +277,18 @@ fn every_example_is_good() {
             match block.kind.as_str() {
                 "toml" => check_toml(block),
                 "sh" => check_shell(block),
-                "console" => check_console(block, &tree),
-                "json" => check_json(block),
+                "console" => {
+                    check_console(block, &tree);
+                    if !block.text.starts_with("$ netconsole-agent import") {
+                        shown[check_shown(block)] = true;
+                    }
+                }
+                "json" => {
+                    check_json(block);
+                    shown[check_shown(block)] = true;
+                }
                 "ini" => check_unit(block),
-                "text" => {}
+                "text" => shown[check_shown(block)] = true,
                 other => panic!("{}: what is {other:?}? See tests/tests/documents.rs", block.place),
             }
             kinds.push(block.kind.clone());
@@ -360,6 +297,9 @@ fn every_example_is_good() {
     // None of the checks is there in vain.
     for kind in ["toml", "sh", "console", "json", "ini", "text"] {
         assert!(kinds.iter().any(|known| known == kind), "no example is {kind}");
+    }
+    for ((begin, _), seen) in SHOWN.iter().zip(shown) {
+        assert!(seen, "no block begins with {begin:?}");
     }
 }
 
@@ -386,6 +326,43 @@ fn commands_within_sentences_are_good() {
         }
     }
     assert!(count > 5, "only {count} were found");
+}
+
+/// The README's table of capabilities against what is asked for, what is kept, and what the unit gives.
+#[test]
+fn the_table_of_capabilities_is_true() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    let (_, table) =
+        readme.split_once("| capability | for | kept after the start |\n").expect("it");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let row = |name: &str| {
+        let cell = format!("`{name}`");
+        let found = rows.iter().find(|row| row[0] == cell);
+        found.unwrap_or_else(|| panic!("{name} is not in the table: {rows:?}"))
+    };
+    for need in NEEDS {
+        let told = row(need.name)[1].replace('`', "");
+        let purpose = need.purpose.replace('`', "");
+        assert!(told.contains(&purpose), "{}: {told:?}, not {purpose:?}", need.name);
+    }
+    let kept = KEPT.map(|capability| capability.to_string());
+    for row in &rows {
+        let is_kept = kept.iter().any(|name| row[0] == format!("`{name}`"));
+        assert_eq!(row[2], if is_kept { "yes" } else { "no" }, "{row:?}");
+    }
+    let unit = fs::read_to_string(root().join("configs/netconsole-agent.service")).expect("it");
+    let given = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    let mut given: Vec<String> =
+        given.expect("a line").split(' ').map(|name| format!("`{name}`")).collect();
+    let mut told: Vec<String> = rows.iter().map(|row| row[0].to_owned()).collect();
+    given.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, given, "the unit gives others");
 }
 
 #[test]
@@ -442,6 +419,7 @@ fn what_is_wrong_is_seen() {
     assert!(is_refused(&check_shell, "unheard-of\n"));
     assert!(is_refused(&check_shell, "cargo test -p agent-tests --test no_such_test\n"));
     assert!(is_refused(&check_json, "{\"a\":1}\n{\n"));
+    assert!(is_refused(&|block| assert!(check_shown(block) < SHOWN.len()), "nobody knows this\n"));
     assert!(is_refused(&check_unit, "ExecStart=-/usr/bin/netconsole-agent sned x\n"));
     let console = |block: &Block| check_console(block, Path::new("/nonexistent"));
     let import = "$ netconsole-agent import '+@/eth0,@192.0.2.10/'\n[target.target1]\n";

@@ -387,6 +387,40 @@ fn a_record_looks_as_it_is_shown() {
     assert_eq!(printed, shown);
 }
 
+/// So are what it prints of records that did not come, and of a sender that booted.
+#[test]
+fn gaps_and_restarts_look_as_they_are_shown() {
+    let readme = example("README.md");
+    let is_event = |line: &&str| line.starts_with("{\"gap\"") || line.starts_with("{\"restart\"");
+    let shown: Vec<_> = readme.lines().filter(is_event).collect();
+    let address = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let address = address.expect("a free port");
+    let mut child = Command::new(binary())
+        .args(["receive", "--json", "--count", "3", "--listen", &address.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the receiver");
+    let begin = Instant::now();
+    let sockets = || std::fs::read_to_string(format!("/proc/{}/net/udp", child.id()));
+    while !sockets().expect("its sockets").contains(&format!(":{:04X} ", address.port())) {
+        assert!(begin.elapsed() < PATIENCE, "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    for record in ["6,9,81000000,-;one\n", "6,13,81000001,-;two\n", "6,20,100,-;booted\n"] {
+        sender.send_to(record.as_bytes(), address).expect("send");
+    }
+    while child.try_wait().expect("its state").is_none() {
+        assert!(begin.elapsed() < PATIENCE, "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().expect("its output");
+    let printed =
+        String::from_utf8(output.stdout).expect("UTF-8").replace("127.0.0.1", "192.0.2.1");
+    assert_eq!(printed.lines().filter(is_event).collect::<Vec<_>>(), shown, "{printed}");
+    assert_eq!(shown.len(), 2);
+}
+
 #[test]
 fn a_pipeline_gets_the_errors_alone() {
     if !root_or_skip("a_pipeline_gets_the_errors_alone") {

@@ -63,6 +63,9 @@ const TESTS: &[Package] = &[
     // package starts its service as well.
     Package { name: "rsyslog", probe: Probe::Program("rsyslogd") },
     Package { name: "jq", probe: Probe::Program("jq") },
+    // Whether they take their completions.
+    Package { name: "zsh", probe: Probe::Program("zsh") },
+    Package { name: "fish", probe: Probe::Program("fish") },
 ];
 
 const FUZZ: &[Package] = &[Package { name: "g++", probe: Probe::Program("c++") }];

@@ -104,6 +104,27 @@ mod tests {
         pieces
     }
 
+    /// But for the name, which is that of the dump's content.
+    #[test]
+    fn the_readme_shows_what_is_sent() {
+        const README: &str = include_str!("../../../README.md");
+        let shown = README.lines().find(|line| line.starts_with("netconsole-agent, after-crash: "));
+        let shown = shown.expect("a line");
+        let word = |name: &str| {
+            let (_, rest) = shown.split_once(&format!(" {name}=")).expect(name);
+            rest.split(' ').next().expect("a word").to_owned()
+        };
+        let (_, last) = shown.split_once(" 339/340: ").expect("line and lines");
+        let mut dump = dump(&format!("{}{last}\n<0>end\n", "<6>[    1.5] one\n".repeat(338)));
+        dump.boot = Some(word("boot"));
+        let at = humantime::parse_rfc3339(&word("at")).expect("a time");
+        dump.unix_s = Some(at.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs());
+        assert_eq!(dump.name.len(), word("dump").len());
+        let text = pieces(&dump, 800)[338].text(&dump);
+        let text = String::from_utf8(text).expect("UTF-8").replace(&dump.name, &word("dump"));
+        assert_eq!(format!("{}{text}", Kind::AfterCrash.prefix()), shown);
+    }
+
     #[test]
     fn a_line_has_its_boot_its_time_and_its_number_before_it() {
         let mut dump = dump("<6>[    1.5] one\n<0>[    2.5] two: three\n");

@@ -10,6 +10,7 @@ mod log;
 mod mask;
 mod programs;
 mod scrape;
+mod secrets;
 
 use std::{
     path::{Path, PathBuf},
@@ -37,7 +38,8 @@ Examples:
 In it: doctor, status, accounts, programs and their runs, metrics, the merged configuration, the
 agent's last 500 log lines, versions; what could not be had is there as NAME.error with the reason.
 It works without a running agent and, with less in it, without root. The file is for its owner alone (0600).
-Values of `userdata` are masked everywhere; names of hosts and targets, addresses, paths and filters
+Values of `userdata` in the configuration, and what their templates stand for, are masked everywhere;
+those that were set live are in none of it. Names of hosts and targets, addresses, paths and filters
 stay, so read it before you pass it on. The kernel's log is left out without --kernel-log.
 Exit code: 0 if the archive was written, whatever is missing in it.")]
 pub(super) struct BugreportArgs {
@@ -78,10 +80,11 @@ impl BugreportArgs {
             Err(error) => Err(error.clone()),
         };
         let config = config.map_err(|report| mask::without_lines(&report));
-        let secrets = sources.as_ref().map(Sources::userdata_values).unwrap_or_default();
+        let status = self.status(config.as_ref().ok());
+        let mut secrets = sources.as_ref().map(Sources::userdata_values).unwrap_or_default();
+        secrets.extend(secrets::behind(&secrets, status.as_ref().ok().map(|status| status.pid)));
         let mut archive = Archive::new(Mask::new(secrets));
 
-        let status = self.status(config.as_ref().ok());
         archive.add("versions.txt", Ok(facts::versions(status.as_deref().ok(), now)));
         add_status(&mut archive, &status);
         // Why there is none is told once.
@@ -96,12 +99,11 @@ impl BugreportArgs {
             shown.to_toml()
         });
         archive.add("config.toml", shown);
-        archive.add(
-            "log.txt",
-            log::of_the_agent().map(|text| mask::without_changes(&mask::without_lines(&text))),
-        );
+        let without_lines = |text: String| mask::without_lines(&text);
+        archive.add("log.txt", log::of_the_agent().map(without_lines));
         if self.kernel_log {
-            archive.add("kernel-log.txt", log::of_the_kernel());
+            // journald may forward the agent's log to it.
+            archive.add("kernel-log.txt", log::of_the_kernel().map(without_lines));
         }
         archive
     }
@@ -120,9 +122,9 @@ impl BugreportArgs {
 fn add_status(archive: &mut Archive, status: &anyhow::Result<Box<Status>>) {
     match status {
         Ok(status) => {
-            let json = serde_json::to_string_pretty(status).map_err(|error| error.to_string());
+            let json = serde_json::to_value(status).map_err(|error| error.to_string());
             archive.add("status.txt", Ok(status.to_text()));
-            archive.add("status.json", json);
+            archive.add_json("status.json", json);
             archive.add("ledger.txt", Ok(status.to_ledgers()));
         }
         Err(error) => {
@@ -145,7 +147,8 @@ fn add_doctor(archive: &mut Archive, file: Option<&Path>, config: &Result<Config
     match doctor::report(subject) {
         Ok(report) => {
             archive.add("doctor.txt", Ok(report.to_text()));
-            archive.add("doctor.json", report.to_json().map_err(|error| error.to_string()));
+            let json = report.to_json().and_then(|text| serde_json::from_str(&text));
+            archive.add_json("doctor.json", json.map_err(|error| error.to_string()));
         }
         Err(error) => archive.add("doctor.txt", Err(format!("{error:#}"))),
     }

@@ -19,7 +19,7 @@ pub(super) struct CompletionsArgs {
 
 /// The shells that are known here: those of servers.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Known {
+pub(super) enum Known {
     Bash,
     Zsh,
     Fish,
@@ -29,7 +29,8 @@ pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<()> {
     print(&String::from_utf8(script(args.shell))?)
 }
 
-fn script(shell: Known) -> Vec<u8> {
+/// What the shell reads.
+pub(super) fn script(shell: Known) -> Vec<u8> {
     let shell = match shell {
         Known::Bash => Shell::Bash,
         Known::Zsh => Shell::Zsh,

@@ -38,7 +38,7 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<()> {
 }
 
 /// Names and texts of all pages.
-fn pages() -> anyhow::Result<Vec<(String, String)>> {
+pub(super) fn pages() -> anyhow::Result<Vec<(String, String)>> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     let mut pages = vec![(format!("{}.5", config::PAGE), config::manual())];

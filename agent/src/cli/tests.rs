@@ -1,5 +1,7 @@
 //! The definition of the command line: every command has an example, and every example is one.
 
+mod faces;
+
 use clap::CommandFactory as _;
 
 use super::*;

@@ -4,7 +4,7 @@
 //! whatever header is in it, it stays inside of the target. A layer all of whose keys were set
 //! anew is dropped, so that any number of changes needs no more memory than there are keys.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use toml::de::DeTable;
 use toml_writer::{ToTomlKey as _, ToTomlValue as _, TomlStringBuilder};
@@ -20,8 +20,9 @@ pub(super) const LIVE: &str = "(live)";
 /// Most bytes of the settings of one change.
 const SETTINGS_MAX_BYTES: usize = 1 << 16;
 
-/// A change while the agent runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A change while the agent runs. Shown for debugging it has targets and keys only, since a value may
+/// be a secret, and the log has many readers.
+#[derive(Clone, PartialEq, Eq)]
 pub enum LiveChange {
     /// Keys of a target get new values.
     Set {
@@ -58,6 +59,26 @@ pub enum LiveChange {
         /// The key.
         key: String,
     },
+}
+
+impl fmt::Debug for LiveChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = |text: &str| -> BTreeSet<String> {
+            key_names(DeTable::parse_recoverable(text).0.get_ref()).collect()
+        };
+        let (name, target, keys) = match self {
+            Self::Set { target, settings } => ("Set", target, keys(settings)),
+            Self::Add { target, settings } => ("Add", target, keys(settings)),
+            Self::Remove { target } => ("Remove", target, BTreeSet::new()),
+            Self::UserdataSet { target, key, .. } => {
+                ("UserdataSet", target, BTreeSet::from([userdata_key(key)]))
+            }
+            Self::UserdataUnset { target, key } => {
+                ("UserdataUnset", target, BTreeSet::from([userdata_key(key)]))
+            }
+        };
+        f.debug_struct(name).field("target", target).field("keys", &keys).finish()
+    }
 }
 
 /// What a layer does to its target.

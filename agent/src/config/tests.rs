@@ -3,6 +3,7 @@
 mod keys;
 mod layers;
 mod live;
+mod readme;
 mod schema;
 mod show;
 

@@ -1,8 +1,8 @@
 //! Tests of the judgement of a way.
 
-use super::super::Level;
+use super::super::{Level, Report, Section, split_remedy};
 use super::*;
-use crate::net::egress_kinds;
+use crate::net::{ResolveError, egress_kinds};
 
 const MAC: MacAddr = [2, 0, 0, 0, 0, 2];
 
@@ -135,6 +135,37 @@ fn a_route_by_another_device_is_the_wrong_port() {
     expect(&facts, "wrong port", Level::Warn, &["leaves by eth8"]);
     let facts = Facts { device_wanted: wanted, elsewhere: Elsewhere::Nowhere, ..good() };
     expect(&facts, "wrong port", Level::Warn, &["on the link of eth7", "add a route"]);
+}
+
+/// The report of the README's example, word by word.
+#[test]
+fn the_readme_shows_what_is_found() {
+    let error = ResolveError::NeighbourUnresolved {
+        neighbour: "192.0.2.10".parse().unwrap(),
+        device: "eth0".to_owned(),
+        state: "failed".to_owned(),
+        waited: Duration::from_millis(1500),
+        route_device: None,
+    };
+    let (finding, remedy) = split_remedy(&error);
+    let device = device::Facts {
+        name: "eth0".to_owned(),
+        driver: Some("igb".to_owned()),
+        ..device::tests::ethernet()
+    };
+    let facts = Facts {
+        remote: Ok("192.0.2.10:6666".parse().unwrap()),
+        device_wanted: Some("eth0".to_owned()),
+        hop: Err(Blocked { object: "next hop", finding, remedy }),
+        elsewhere: Elsewhere::Device("eth1".to_owned()),
+        device: Some(device),
+        egress: None,
+        ..good()
+    };
+    let section = Section { area: "target fleet".to_owned(), findings: judge(&facts) };
+    let text = Report { sections: vec![section] }.to_text();
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(&format!("```text\n{text}```\n")), "{text}");
 }
 
 #[test]

@@ -101,7 +101,11 @@ pub fn expand(value: &str) -> Result<String, TemplateError> {
     expand_with(value, |name| std::env::var_os(name))
 }
 
-fn expand_with(
+/// The same with variables from elsewhere: those of another process.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_with(
     value: &str,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<String, TemplateError> {

@@ -126,6 +126,11 @@ mod tests {
         gaps.add(260, 2, LostReason::KernelOverwrote);
         let both = "53 records lost, seq 100 to 261: kernel_overwrote 3, backlog 50";
         assert_eq!(line(&gaps), both);
+        let shown = format!("```text\nnetconsole-agent, notice: {both}\n```\n");
+        assert!(
+            include_str!("../../../README.md").contains(&shown),
+            "the README shows another one"
+        );
         gaps.is_in_flight();
         assert_eq!((gaps.untold(), gaps.first_seq()), (None, Some(100)));
         gaps.settled(false);

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
+use serde_json::Value;
 
 use super::mask::Mask;
 
@@ -35,6 +36,15 @@ impl Archive {
         let mask = |text: String| self.mask.masked(&text);
         let part = part.map(mask).map_err(mask);
         self.parts.push((name, part));
+    }
+
+    /// Adds a part that is JSON, and stays so whatever is masked.
+    pub(super) fn add_json(&mut self, name: &'static str, part: Result<Value, String>) {
+        let part = part.and_then(|mut value| {
+            self.mask.masked_json(&mut value);
+            serde_json::to_string_pretty(&value).map_err(|error| error.to_string())
+        });
+        self.parts.push((name, part.map_err(|reason| self.mask.masked(&reason))));
     }
 
     /// What could not be had, and why.

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{fs::OFlags, io::Errno};
 
-use crate::capture::kmsg;
+use crate::{capture::kmsg, netconsole::escape};
 
 /// The unit whose log it is.
 const UNIT: &str = "netconsole-agent";
@@ -42,7 +42,7 @@ pub(super) fn of_the_agent() -> Result<String, String> {
     Ok(text(&output.stdout))
 }
 
-/// The newest records of `/dev/kmsg`, as it shows them.
+/// The newest records of `/dev/kmsg`, with its escapes undone, so that what is to be masked is found.
 pub(super) fn of_the_kernel() -> Result<String, String> {
     let failed = |error: io::Error| format!("cannot read {}: {error}", kmsg::PATH);
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -58,7 +58,7 @@ pub(super) fn of_the_kernel() -> Result<String, String> {
                 if last.len() == KERNEL_LINES {
                     last.pop_front();
                 }
-                last.push_back(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                last.push_back(unescaped(&buffer[..length]));
             }
             // Overwritten while it was read; the next read goes on after it.
             Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => {}
@@ -67,4 +67,10 @@ pub(super) fn of_the_kernel() -> Result<String, String> {
         }
     }
     Ok(last.into_iter().collect())
+}
+
+fn unescaped(record: &[u8]) -> String {
+    let mut bytes = vec![0; record.len()];
+    let length = escape::unescape_into(record, &mut bytes);
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }

@@ -2,15 +2,12 @@
 //! configuration in its reports.
 //!
 //! A value is looked for as it is and as JSON, TOML and logs escape it. Below [`LEAST_BYTES`] it is not
-//! looked for outside of the configuration: `r1` is part of too much. Values that live commands set are
-//! in the agent's log alone, where they are known by the line they are in.
+//! looked for outside of the configuration: `r1` is part of too much. Of values that live commands set
+//! nothing is known here: the agent tells them to nobody but the receivers.
 
-use std::borrow::Cow;
+use serde_json::Value;
 
 use crate::config::MASK;
-
-/// The table of a target that has what may be secrets.
-const USERDATA: &str = "userdata";
 
 /// Shorter values stay where they are not known to be userdata.
 const LEAST_BYTES: usize = 4;
@@ -46,6 +43,19 @@ impl Mask {
     pub(super) fn masked(&self, text: &str) -> String {
         self.forms.iter().fold(text.to_owned(), |text, form| text.replace(form, MASK))
     }
+
+    /// JSON without them, wherever a string is. Numbers and words of the format are none, however
+    /// a value looks, and names of members are ours.
+    pub(super) fn masked_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.masked(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.masked_json(item)),
+            Value::Object(members) => {
+                members.values_mut().for_each(|member| self.masked_json(member));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
 }
 
 /// A text without the lines of the configuration that reports in it show: `12 | key = "value"`, on
@@ -54,16 +64,20 @@ pub(super) fn without_lines(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
-        for (index, part) in line.split("\\n").enumerate() {
+        for (index, part) in escaped_lines(line).into_iter().enumerate() {
             if index > 0 {
                 kept.push_str("\\n");
             }
-            match source_line(part) {
-                Some(head) => {
-                    kept.push_str(head);
-                    kept.push_str(MASK);
-                }
-                None => kept.push_str(part),
+            let Some(head) = source_line(part) else {
+                kept.push_str(part);
+                continue;
+            };
+            kept.push_str(head);
+            kept.push_str(MASK);
+            // A report begins with what is wrong: the first part of a field is no line of a file. So
+            // this is a line of its own, and any `\n` in it is the file's.
+            if index == 0 {
+                break;
             }
         }
         kept.push_str(end);
@@ -71,25 +85,24 @@ pub(super) fn without_lines(text: &str) -> String {
     kept
 }
 
-/// A log of the agent without the values of userdata that operators changed, which it notes as
-/// `change=UserdataSet { …, value: "…" }` and `change=Set { …, settings: "…" }`.
-pub(super) fn without_changes(log: &str) -> String {
-    log.split_inclusive('\n').map(without_change).collect()
-}
-
-fn without_change(line: &str) -> Cow<'_, str> {
-    let value = line.find(" change=UserdataSet {").and_then(|at| find_after(line, at, "value: "));
-    let settings = || find_after(line, line.find(" change=")?, "settings: ");
-    let settings = || settings().filter(|at| line[*at..].contains(USERDATA));
-    let Some(start) = value.or_else(settings) else { return line.into() };
-    // Whatever is in it, what is behind it has no brace.
-    let end = line.rfind(" }").filter(|end| *end > start).unwrap_or(line.trim_end().len());
-    format!("{}{MASK}{}", &line[..start], &line[end..]).into()
-}
-
-/// Where the first `words` behind a place end.
-fn find_after(line: &str, at: usize, words: &str) -> Option<usize> {
-    line[at..].find(words).map(|found| at + found + words.len())
+/// What is between the escaped line ends of a text in a field of the log. In what is escaped, each
+/// backslash of the text has become two: only behind an even number of them `\n` is a line end.
+fn escaped_lines(line: &str) -> Vec<&str> {
+    let bytes = line.as_bytes();
+    let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'\\', Some(b'n')) => {
+                parts.push(&line[start..at]);
+                at += 2;
+                start = at;
+            }
+            (b'\\', _) => at += 2,
+            _ => at += 1,
+        }
+    }
+    parts.push(&line[start..]);
+    parts
 }
 
 /// What is before the text of a line of the configuration: `…12 | `.
@@ -119,24 +132,18 @@ mod tests {
         assert_eq!(Mask::new(Vec::new()).masked("text"), "text");
     }
 
+    /// Whatever a value is, the figures stay and what comes out is JSON.
     #[test]
-    fn what_operators_set_is_masked_in_the_log() {
-        use crate::config::LiveChange;
-        let (target, value) = ("peer".to_owned(), "a } b \"c\"\nvalue: ".to_owned());
-        let set = LiveChange::UserdataSet { target: target.clone(), key: "job".to_owned(), value };
-        let settings = "userdata.job = \"secret\"\n".to_owned();
-        let add = LiveChange::Add { target: target.clone(), settings };
-        let other = LiveChange::Set { target, settings: "max_level = \"err\"\n".to_owned() };
-        let log: String = [&set, &add, &other]
-            .map(|change| format!("INFO Changed by an operator. change={change:?} uid=0 pid=7\n"))
-            .concat();
-        let head = "INFO Changed by an operator. change=";
-        let expected = format!(
-            "{head}UserdataSet {{ target: \"peer\", key: \"job\", value: *** }} uid=0 pid=7\n\
-             {head}Add {{ target: \"peer\", settings: *** }} uid=0 pid=7\n\
-             {head}Set {{ target: \"peer\", settings: \"max_level = \\\"err\\\"\\n\" }} uid=0 pid=7\n"
-        );
-        assert_eq!(without_changes(&log), expected);
+    fn in_json_only_strings_are_masked() {
+        let mask = Mask::new(["true", "null", "1000", "sent", "a \"b\""].map(str::to_owned).into());
+        let mut json = serde_json::json!({
+            "sent": 1000, "on": true, "none": null, "list": ["sent", 1000, {"x": "is a \"b\""}],
+        });
+        mask.masked_json(&mut json);
+        let expected = serde_json::json!({
+            "sent": 1000, "on": true, "none": null, "list": ["***", 1000, {"x": "is ***"}],
+        });
+        assert_eq!(json, expected);
     }
 
     #[test]
@@ -154,8 +161,31 @@ mod tests {
         let kept = without_lines(&field);
         assert!(!kept.contains("rack = ") && !kept.contains("other"), "{kept}");
         assert!(kept.ends_with("\nnext\n") && kept.contains("ERROR no error="), "{kept}");
-        for text in ["a | b", "x 3|4", "", "n12 | x", "one\ntwo"] {
+        for text in ["a | b", "x 3|4", "", "n12 | x", "one\ntwo", "a\\nb \\\\n\\"] {
             assert_eq!(without_lines(text), text);
+        }
+    }
+
+    /// What looks like a line end in a value is none, in plain text as in the log.
+    #[test]
+    fn a_line_is_left_out_to_its_end() {
+        for (line, hidden) in [
+            (r#"a = "first\nsecret""#, "secret"),
+            (r#"a = "first\\nsecret""#, "secret"),
+            (r#"a = "first\\\nsecret""#, "secret"),
+            (r"'a/b' = 'C:\new-pass'", "ew-pass"),
+            (r#"a = "more\n4 | than\n5 | one secret" | x"#, "secret"),
+            (r#"a = """\"#, r#""""#),
+        ] {
+            let report = format!("error: no\n --> x:4:8\n  |\n4 | {line}\n  | ^^\n  = help: h");
+            let plain = without_lines(&report);
+            assert_eq!(plain, report.replace(line, "***"));
+            assert!(!plain.contains(hidden), "{plain}");
+            let logged = format!("10:00 host agent[7]: 4 | {line}\nnext\n");
+            assert_eq!(without_lines(&logged), "10:00 host agent[7]: 4 | ***\nnext\n");
+            let field =
+                |report: &str| format!("10:00 host agent[7]: ERROR no error={report:?} x=1\n");
+            assert_eq!(without_lines(&field(&report)), field(&report.replace(line, "***")));
         }
     }
 }

@@ -256,6 +256,30 @@ fn a_reload_keeps_what_is_live() {
     assert_eq!(removed.reread().unwrap().check().unwrap().targets.len(), 1);
 }
 
+/// The log shows changes in this way.
+#[test]
+fn values_are_shown_to_nobody() {
+    let settings = "max_level = \"err\"\nuserdata.job = \"hidden\"\nremote = \"hidden\"\n[filter";
+    let shown = [
+        set("fleet", settings),
+        add("new", "userdata = { job = 'hidden' }\n[[filter]]\ntext = \"hidden\""),
+        remove("fleet"),
+        userdata("job", "hidden } \"\n"),
+        unset("job"),
+    ];
+    let shown = shown.map(|change| format!("{change:?}"));
+    assert_eq!(
+        shown,
+        [
+            r#"Set { target: "fleet", keys: {"filter", "max_level", "remote", "userdata.job"} }"#,
+            r#"Add { target: "new", keys: {"filter", "userdata.job"} }"#,
+            r#"Remove { target: "fleet", keys: {} }"#,
+            r#"UserdataSet { target: "fleet", keys: {"userdata.job"} }"#,
+            r#"UserdataUnset { target: "fleet", keys: {"userdata.job"} }"#,
+        ]
+    );
+}
+
 proptest! {
     #[test]
     fn no_change_panics_or_reaches_another_target(

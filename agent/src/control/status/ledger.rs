@@ -120,6 +120,22 @@ fleet (seq 100 to 1234667)
         assert_eq!(text, expected);
     }
 
+    /// The README leaves out lines where it has `…`.
+    #[test]
+    fn the_readme_shows_what_is_printed() {
+        const README: &str = include_str!("../../../../README.md");
+        let mut shown = ledger();
+        shown.lost = Ledger::default().lost;
+        shown.lose(LostReason::Backlog, 50);
+        let text = status(&shown).to_ledgers();
+        let (begin, end) = text.split_once("  + lost: kernel_overwrote").expect("the middle");
+        let end = &end[end.find("  + queued").expect("the end")..];
+        assert!(README.contains(&format!("```text\n{begin}  …\n{end}```\n")), "{text}");
+        let whole = Ledger { next_seq: 100_000, sent: 100_000, ..Ledger::default() };
+        let line = status(&whole).targets[0].account.line();
+        assert!(README.contains(&format!("```text\n{line}\n```\n")), "{line}");
+    }
+
     #[test]
     fn a_wrong_account_says_so() {
         let text = status(&Ledger { sent: 1, ..ledger() }).to_ledgers();

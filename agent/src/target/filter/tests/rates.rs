@@ -63,7 +63,11 @@ fn what_was_suppressed_is_said_when_the_period_is_over() {
     assert_eq!(filter.take_notice(due - 1), None);
     let notice = filter.take_notice(due).unwrap();
     assert_eq!(notice, Notice { rule: Some(1), suppressed: 37, rate: rate(10, 5000) });
-    assert_eq!(text(notice), "37 records suppressed by rate 10/5s of filter rule 2");
+    let told = "37 records suppressed by rate 10/5s of filter rule 2";
+    assert_eq!(text(notice), told);
+    let shown = format!("`netconsole-agent, notice: {told}`");
+    let readme = include_str!("../../../../../README.md");
+    assert!(readme.contains(&shown), "the README shows another one");
     assert_eq!((filter.take_notice(u64::MAX), filter.notice_due_ns()), (None, None));
 }
 
