@@ -237,12 +237,15 @@ fn systemd_accepts_the_unit() {
 }
 
 #[test]
-fn the_unit_keeps_what_the_agent_keeps() {
-    let unit: BTreeSet<String> =
-        setting("CapabilityBoundingSet").split_whitespace().map(str::to_owned).collect();
-    for kept in privileges::KEPT {
-        assert!(unit.contains(&kept.to_string()), "{kept}");
-    }
+fn the_unit_grants_what_the_agent_needs_and_no_more() {
+    let granted = |name: &str| -> BTreeSet<String> {
+        setting(name).split_whitespace().map(str::to_owned).collect()
+    };
+    let needs = privileges::NEEDS.iter().map(|need| need.name.to_owned());
+    let kept = privileges::KEPT.iter().map(ToString::to_string);
+    let needed: BTreeSet<String> = needs.chain(kept).collect();
+    assert_eq!(granted("CapabilityBoundingSet"), needed);
+    assert_eq!(granted("AmbientCapabilities"), needed);
 }
 
 /// A child that does not outlive the test.

@@ -27,12 +27,13 @@ const FOLDERS: [&str; 3] = ["", "agent", "configs/receivers"];
 /// What a fragment of a configuration is the rest of.
 const COMPLETION: &str = "[target.fleet]\nremote = \"192.0.2.10:6666\"\n";
 /// Programs of the examples that are not ours: their arguments are not checked.
-const FOREIGN: [&str; 21] = [
+const FOREIGN: &[&str] = &[
     "apt-get",
     "cd",
     "cp",
     "dmesg",
     "echo",
+    "editor",
     "grubby",
     "install",
     "ip",
@@ -47,6 +48,8 @@ const FOREIGN: [&str; 21] = [
     "sed",
     "sleep",
     "systemctl",
+    "systemd-sysusers",
+    "tar",
     "update-grub",
     "update-initramfs",
 ];
