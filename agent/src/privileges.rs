@@ -42,7 +42,7 @@ pub const NEEDS: [Need; 7] = [
     Need {
         name: DAC_READ_SEARCH,
         one_of: &[Capability::CAP_DAC_READ_SEARCH, Capability::CAP_DAC_OVERRIDE],
-        purpose: "`after_crash`: reading what pstore kept, which is root's",
+        purpose: "after_crash: what pstore kept is root's",
     },
     Need {
         name: "CAP_NET_RAW",

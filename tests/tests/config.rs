@@ -222,15 +222,17 @@ fn systemd_accepts_the_unit() {
     let own = binary();
     let text = unit().replace("/usr/bin/netconsole-agent", &own.display().to_string());
     std::fs::write(&file, text).expect("write the unit");
-    let output = match Command::new("systemd-analyze").arg("verify").arg(&file).output() {
-        Ok(output) => output,
-        Err(error) => {
-            let reason = format!("systemd-analyze: {error}");
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
-            println!("SKIPPED: systemd_accepts_the_unit: {reason}");
-            return;
-        }
-    };
+    // Its pages need not be installed.
+    let output =
+        match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output() {
+            Ok(output) => output,
+            Err(error) => {
+                let reason = format!("systemd-analyze: {error}");
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
+                println!("SKIPPED: systemd_accepts_the_unit: {reason}");
+                return;
+            }
+        };
     // A setting that it does not know is said and does not fail.
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");
