@@ -213,10 +213,11 @@ pub async fn examine(subject: Subject<'_>) -> Report {
     let host = host::Facts::gather();
     findings.extend(host::judge(&host, kmsg.commit_works()));
     findings.extend(hooks::judge(&kmsg, &privileges, &host, &kernel_config));
-    findings.extend(privileges::judge(&privileges, settings, host.version()));
     let wants_dumps = |config: &Config| config.targets.iter().any(|target| target.after_crash);
+    let wants_dumps = config.is_some_and(wants_dumps);
+    findings.extend(privileges::judge(&privileges, settings, wants_dumps, host.version()));
     let pstore = pstore::Facts::gather(&kernel_config);
-    findings.push(pstore::judge(&pstore, config.is_some_and(wants_dumps)));
+    findings.push(pstore::judge(&pstore, wants_dumps));
     let remotes = config.map(|config| target::known_remotes(&config.targets)).unwrap_or_default();
     findings.extend(netconsole::judge(&netconsole, &remotes));
     let mut sections = vec![Section { area: "host".to_owned(), findings }];

@@ -19,8 +19,11 @@ pub struct Need {
     pub purpose: &'static str,
 }
 
+/// Root needs it not: the files are its own.
+pub(crate) const DAC_READ_SEARCH: &str = "CAP_DAC_READ_SEARCH";
+
 /// What needs which capability; the first two are for the programs.
-pub const NEEDS: [Need; 6] = [
+pub const NEEDS: [Need; 7] = [
     Need {
         name: "CAP_BPF",
         one_of: &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN],
@@ -35,6 +38,11 @@ pub const NEEDS: [Need; 6] = [
         name: "CAP_SYSLOG",
         one_of: &[Capability::CAP_SYSLOG, Capability::CAP_SYS_ADMIN],
         purpose: "opening /dev/kmsg where kernel.dmesg_restrict=1",
+    },
+    Need {
+        name: DAC_READ_SEARCH,
+        one_of: &[Capability::CAP_DAC_READ_SEARCH, Capability::CAP_DAC_OVERRIDE],
+        purpose: "after_crash: what pstore kept is root's",
     },
     Need {
         name: "CAP_NET_RAW",
@@ -85,7 +93,9 @@ pub fn check(config: &Config) -> Result<(), Unprivileged> {
     let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
     let restricted = std::fs::read_to_string("/proc/sys/kernel/dmesg_restrict")
         .is_ok_and(|value| value.trim() != "0");
-    let missing = missing(config, restricted, |capability| effective.contains(&capability));
+    let user = rustix::process::geteuid();
+    let has = |capability| effective.contains(&capability);
+    let missing = missing(config, restricted, user.is_root(), has);
     if missing.is_empty() {
         return Ok(());
     }
@@ -99,17 +109,27 @@ pub fn check(config: &Config) -> Result<(), Unprivileged> {
         (false, true) => Some("Without raw sockets: `egress = \"udp\"` in each target."),
         (false, false) => None,
     };
-    Err(Unprivileged { uid: rustix::process::geteuid().as_raw(), missing, instead })
+    Err(Unprivileged { uid: user.as_raw(), missing, instead })
 }
 
-fn missing(config: &Config, restricted: bool, has: impl Fn(Capability) -> bool) -> Vec<Need> {
+fn missing(
+    config: &Config,
+    restricted: bool,
+    root: bool,
+    has: impl Fn(Capability) -> bool,
+) -> Vec<Need> {
     let programs = config.agent.capture != Choice::Only(SourceKind::Kmsg);
-    let sends_frames = |kind| !matches!(kind, Some(EgressKind::Udp | EgressKind::Pcap));
-    let frames = config.targets.iter().any(|target| sends_frames(target.egress));
+    let raw_socket = |kind: Option<EgressKind>| match kind {
+        None | Some(EgressKind::Xdp | EgressKind::Packet) => true,
+        Some(EgressKind::Udp | EgressKind::Pcap | EgressKind::Memory) => false,
+    };
+    let raw_sockets = config.targets.iter().any(|target| raw_socket(target.egress));
+    let dumps = config.targets.iter().any(|target| target.after_crash);
     let is_needed = |need: &&Need| match need.name {
         "CAP_BPF" | "CAP_PERFMON" => programs,
         "CAP_SYSLOG" => restricted,
-        "CAP_NET_RAW" => frames,
+        "CAP_NET_RAW" => raw_sockets,
+        DAC_READ_SEARCH => dumps && !root,
         // Without them a neighbour that is not known, or memory under pressure, is a problem.
         _ => false,
     };
@@ -173,4 +193,26 @@ pub fn drop_start_up_privileges() -> Result<(), PrivilegeError> {
     // No program that is started from here on regains anything.
     let _ = rustix::thread::set_no_new_privs(true);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of what this configuration lacks without any capability.
+    fn lacks(text: &str, root: bool) -> Vec<&'static str> {
+        let text = format!("{text}\n[target.x]\nremote = \"192.0.2.1\"\n");
+        let config = crate::config::parse(&text, "agent.toml").unwrap();
+        missing(&config, false, root, |_| false).iter().map(|need| need.name).collect()
+    }
+
+    #[test]
+    fn each_setting_needs_what_it_needs() {
+        assert_eq!(lacks("", true), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_RAW"]);
+        let modest = "[agent]\ncapture = \"kmsg\"\n[defaults]\negress = \"udp\"\n";
+        assert!(lacks(modest, false).is_empty());
+        let dumps = format!("{modest}after_crash = true\n");
+        assert_eq!(lacks(&dumps, false), [DAC_READ_SEARCH]);
+        assert!(lacks(&dumps, true).is_empty(), "root owns those files");
+    }
 }

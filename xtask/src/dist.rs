@@ -1,5 +1,6 @@
 //! `cargo xtask dist`: what a host installs, below `target/dist`: a Debian package and a tarball, each
-//! with the static binary, its unit, man pages and completions; and the debug information apart.
+//! with the static binary, its unit, man pages, completions and documents; and the debug information
+//! apart.
 //!
 //! The pages and the completions come from the binary itself, for arm64 from that of this machine: it is
 //! built from the same source and says the same. The package's contents are listed in
@@ -8,10 +9,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::build;
-use crate::run::{cmd, execute, output, root, target_dir};
+use crate::run::{cmd, execute, output, root};
 use crate::setup::{self, Need};
 use crate::toolchain::Toolchain;
 use crate::vm::{self, Architecture};
@@ -19,6 +20,26 @@ use crate::vm::{self, Architecture};
 const NAME: &str = "netconsole-agent";
 const SHELLS: [(&str, &str); 3] =
     [("bash", "netconsole-agent"), ("zsh", "_netconsole-agent"), ("fish", "netconsole-agent.fish")];
+
+/// What is there to read, with the folders of the repository, so that the links between them lead
+/// somewhere.
+const DOCUMENTS: [&str; 10] = [
+    "README.md",
+    "MIGRATION.md",
+    "CONTRIBUTING.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "agent/ARCHITECTURE.md",
+    "configs/agent.toml",
+    "configs/alerts.yml",
+    "configs/receivers/README.md",
+    "configs/receivers/rsyslog.conf",
+];
+/// Where cargo auditable puts the list of dependencies.
+const DEPENDENCIES_SECTION: &str = ".dep-v0";
+/// How the example names its schema, and where the package has it.
+const SCHEMA_BESIDE: &str = "#:schema ./agent.schema.json";
+const SCHEMA_INSTALLED: &str = "#:schema /usr/share/netconsole-agent/agent.schema.json";
 
 /// What the binary runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -95,8 +116,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Whatever `CARGO_TARGET_DIR` says: `agent/Cargo.toml` names the files in it.
 fn dir() -> PathBuf {
-    target_dir().join("dist")
+    root().join("target/dist")
 }
 
 /// Names of the files to be published.
@@ -168,6 +190,13 @@ fn stage_files(arch: Arch, built: &Path, own: &Path, stage: &Path) -> Result<()>
     execute(cmd(&objcopy, ["--only-keep-debug"]).arg(built).arg(&debug))?;
     let link = format!("--add-gnu-debuglink={}", debug.display());
     execute(cmd(&objcopy, ["--strip-all", &link]).arg(built).arg(&binary))?;
+    let sections = output(cmd("readelf", ["--section-headers", "--wide"]).arg(&binary))?;
+    ensure!(
+        has_section(&sections, DEPENDENCIES_SECTION),
+        "{} does not list its dependencies: it has no section {DEPENDENCIES_SECTION}, which \
+         `cargo auditable` makes",
+        binary.display()
+    );
 
     execute(cmd(own, ["man", "--out"]).arg(stage.join("man")))?;
     for (shell, file) in SHELLS {
@@ -175,35 +204,51 @@ fn stage_files(arch: Arch, built: &Path, own: &Path, stage: &Path) -> Result<()>
         let path = stage.join("completions").join(file);
         fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
     }
-    let configs = root().join("configs");
-    let unit = ["netconsole-agent.service", "netconsole-agent.sysusers", "agent.schema.json"];
-    for name in unit {
-        let from = configs.join(name);
-        fs::copy(&from, stage.join(name)).with_context(|| format!("copy {}", from.display()))?;
+    for name in ["netconsole-agent.service", "netconsole-agent.sysusers", "agent.schema.json"] {
+        copy(&root().join("configs").join(name), &stage.join(name))?;
     }
-    let example = configs.join("agent.toml");
+    for name in DOCUMENTS {
+        copy(&root().join(name), &stage.join("doc").join(name))?;
+    }
+    let example = root().join("configs/agent.toml");
     let text =
         fs::read_to_string(&example).with_context(|| format!("read {}", example.display()))?;
     let path = stage.join("agent.toml");
-    fs::write(&path, without_target(&text)).with_context(|| format!("write {}", path.display()))
+    fs::write(&path, as_installed(&text)).with_context(|| format!("write {}", path.display()))
 }
 
-/// The commented example with its target commented out as well: what is installed sends nowhere.
-fn without_target(example: &str) -> String {
-    let is_target = |line: &str| line.starts_with("[target.") || line.starts_with("remote = ");
-    let line =
-        |line: &str| if is_target(line) { format!("# {line}\n") } else { format!("{line}\n") };
+/// Copies a file, with the folder it is to be in.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    fs::copy(from, to).map(drop).with_context(|| format!("copy {}", from.display()))
+}
+
+/// Whether `readelf --section-headers --wide` tells of a section.
+fn has_section(told: &str, name: &str) -> bool {
+    told.lines().any(|line| line.split_whitespace().any(|word| word == name))
+}
+
+/// The commented example with its target commented out as well: what is installed sends nowhere. Its
+/// schema is where the package puts it.
+fn as_installed(example: &str) -> String {
+    let line = |line: &str| match line {
+        SCHEMA_BESIDE => format!("{SCHEMA_INSTALLED}\n"),
+        _ if line.starts_with("[target.") || line.starts_with("remote = ") => {
+            format!("# {line}\n")
+        }
+        _ => format!("{line}\n"),
+    };
     example.lines().map(line).collect()
 }
 
+/// Its documents lie at its top.
 fn tarball(stage: &Path, into: &Path) -> Result<()> {
     let prefix = format!("{NAME}-{}", env!("CARGO_PKG_VERSION"));
     let mut command = cmd("tar", ["--create", "--gzip", "--owner=0", "--group=0", "--sort=name"]);
-    command.arg(format!("--transform=s,^[.],{prefix},")).arg("--file").arg(into);
-    let licences = ["LICENSE-APACHE", "LICENSE-MIT"];
-    command.arg("--directory").arg(stage).arg(".");
-    command.arg("--directory").arg(root());
-    command.args(licences.map(|name| format!("./{name}")));
+    command.args(["--transform=s,^[.]/doc,.,".to_owned(), format!("--transform=s,^[.],{prefix},")]);
+    command.arg("--file").arg(into).arg("--directory").arg(stage).arg(".");
     execute(&mut command)?;
     File::open(into).map(drop).with_context(|| format!("read {}", into.display()))
 }
@@ -215,10 +260,53 @@ mod tests {
     #[test]
     fn what_is_installed_has_no_target() {
         let example = fs::read_to_string(root().join("configs/agent.toml")).unwrap();
-        let installed = without_target(&example);
+        let installed = as_installed(&example);
         let setting = |line: &str| !line.starts_with('#') && !line.is_empty();
         let settings: Vec<_> = installed.lines().filter(|line| setting(line)).collect();
         assert_eq!(settings, ["[agent]", "[last_words]"]);
         assert_eq!(installed.lines().count(), example.lines().count());
+    }
+
+    #[test]
+    fn the_installed_schema_is_where_the_file_says() {
+        let example = fs::read_to_string(root().join("configs/agent.toml")).unwrap();
+        let installed = as_installed(&example);
+        let named: Vec<_> =
+            installed.lines().filter_map(|line| line.strip_prefix("#:schema ")).collect();
+        let manifest = fs::read_to_string(root().join("agent/Cargo.toml")).unwrap();
+        let asset = manifest.lines().find(|line| line.contains("stage/agent.schema.json")).unwrap();
+        let folder = asset.split('"').nth(3).unwrap();
+        assert_eq!(named, [format!("/{folder}agent.schema.json")]);
+    }
+
+    #[test]
+    fn links_of_the_documents_lead_to_what_is_packed() {
+        for name in DOCUMENTS.iter().filter(|name| name.ends_with(".md")) {
+            let text = fs::read_to_string(root().join(name)).unwrap();
+            let folder = Path::new(name).parent().unwrap();
+            for link in text.split("](").skip(1) {
+                let target = link.split([')', '#']).next().unwrap();
+                if !target.is_empty() && !target.starts_with("http") {
+                    let path = folder.join(target);
+                    let is_packed = DOCUMENTS.iter().any(|one| path == Path::new(one));
+                    assert!(is_packed, "{name}: {target}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_section_is_known_by_its_whole_name() {
+        let told = "  [36] .dep-v0  PROGBITS  0000000000000000 ae29a3 000bf0 00      0   0  1\n";
+        assert!(has_section(told, ".dep-v0"));
+        assert!(!has_section(told, ".dep"));
+        assert!(!has_section("", ".dep-v0"));
+    }
+
+    #[test]
+    fn the_change_log_begins_with_this_version() {
+        let log = fs::read_to_string(root().join("configs/debian/changelog")).unwrap();
+        let wanted = format!("{NAME} ({}-", env!("CARGO_PKG_VERSION"));
+        assert!(log.starts_with(&wanted), "{log}");
     }
 }

@@ -158,8 +158,10 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         println!("setup: installing cargo-fuzz (a minute)");
         toolchain::install_fuzz()?;
     }
-    if need == Need::Vms {
+    if matches!(need, Need::Vms | Need::ArmBuild | Need::ArmVm) {
         supply::AUDITABLE.ensure()?;
+    }
+    if need == Need::Vms {
         supply::DEB.ensure()?;
     }
     if matches!(need, Need::ArmBuild | Need::ArmVm) && !toolchain::builds_for(ARM_TARGET) {

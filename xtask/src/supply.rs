@@ -12,49 +12,85 @@ use crate::toolchain::Toolchain;
 /// A subcommand of cargo that is installed from the crate registry.
 pub(crate) struct Tool {
     crate_name: &'static str,
-    /// Arguments with which it does nothing but show that it is there.
-    probe: [&'static str; 2],
     version: &'static str,
 }
 
 /// Licences, sources, advisories.
-pub(crate) const DENY: Tool =
-    Tool { crate_name: "cargo-deny", probe: ["deny", "--version"], version: "0.20.2" };
+pub(crate) const DENY: Tool = Tool { crate_name: "cargo-deny", version: "0.20.2" };
 /// Dependencies that nobody uses.
-pub(crate) const MACHETE: Tool =
-    Tool { crate_name: "cargo-machete", probe: ["machete", "--version"], version: "0.9.2" };
+pub(crate) const MACHETE: Tool = Tool { crate_name: "cargo-machete", version: "0.9.2" };
 /// Puts the list of dependencies into the binary of a release.
-pub(crate) const AUDITABLE: Tool =
-    Tool { crate_name: "cargo-auditable", probe: ["auditable", "--version"], version: "0.7.7" };
-
+pub(crate) const AUDITABLE: Tool = Tool { crate_name: "cargo-auditable", version: "0.7.7" };
 /// Makes the Debian package.
-pub(crate) const DEB: Tool =
-    Tool { crate_name: "cargo-deb", probe: ["deb", "--version"], version: "3.8.0" };
+pub(crate) const DEB: Tool = Tool { crate_name: "cargo-deb", version: "3.8.0" };
 
 impl Tool {
-    /// Installs it if it is not there.
+    /// Installs it if it is not there in this version.
     pub(crate) fn ensure(&self) -> Result<()> {
-        if succeeds(&mut cmd("cargo", self.probe)) {
+        // Not all of them tell their version: `cargo auditable --version` is cargo's.
+        if self.is_listed(&output(&mut cmd("cargo", ["install", "--list"]))?) {
             return Ok(());
         }
-        println!("setup: installing {} (some minutes)", self.crate_name);
-        let args = ["install", self.crate_name, "--locked", "--version", self.version];
+        println!("setup: installing {} {} (a minute)", self.crate_name, self.version);
+        // What it does takes no time; optimizing it would.
+        let args = ["install", self.crate_name, "--locked", "--debug", "--version", self.version];
         execute(&mut cmd("cargo", args))
             .with_context(|| format!("install {} (it needs the crate registry)", self.crate_name))
+    }
+
+    /// Whether `cargo install --list` tells of this version.
+    fn is_listed(&self, list: &str) -> bool {
+        let wanted = format!("{} v{}", self.crate_name, self.version);
+        // Behind it, where it was not the registry's, is where it came from.
+        let rest = |line: &str| line.strip_prefix(&wanted).map(str::to_owned);
+        list.lines().filter_map(rest).any(|rest| rest.starts_with([':', ' ']))
     }
 }
 
 /// Licences, bans and sources by `deny.toml`, and advisories where their database can be had.
+///
+/// Where github.com cannot be reached, as from the machines that run the project's checks, the advisories
+/// are skipped: the one skip that is none of a test and so expected under `CI=true`, too. Whatever else
+/// keeps the database away is a failure.
 pub(crate) fn deny(count: &mut Count) -> Result<()> {
     // Warnings are of crates that come in two versions, with their trees: `cargo deny check bans`.
     let deny = ["deny", "--log-level", "error", "--locked"];
     execute(cmd("cargo", deny).args(["check", "licenses", "bans", "sources"]))?;
-    if succeeds(cmd("cargo", deny).args(["fetch", "db"])) {
-        return execute(cmd("cargo", deny).args(["check", "--disable-fetch", "advisories"]));
+    // git speaks the user's language.
+    match output(cmd("cargo", deny).args(["fetch", "db"]).env("LC_ALL", "C")) {
+        Ok(_) => execute(cmd("cargo", deny).args(["check", "--disable-fetch", "advisories"])),
+        Err(error) if is_offline(&format!("{error:#}")) => {
+            println!(
+                "SKIPPED: advisories: github.com cannot be reached from here, which has \
+                 RustSec/advisory-db ({ADVISORIES})"
+            );
+            count.skipped += 1;
+            Ok(())
+        }
+        Err(error) => Err(error).context("fetch the advisories"),
     }
-    println!("SKIPPED: advisories: github.com/RustSec/advisory-db cannot be fetched from here");
-    count.skipped += 1;
-    Ok(())
+}
+
+/// What to do about the skip.
+const ADVISORIES: &str = "`cargo deny check advisories` where it can";
+
+/// Whether git could not get to the server, by what it and libcurl say (`curl_easy_strerror`, and
+/// `failf` in `lib/connect.c`, `lib/hostip.c`, `lib/cf-h1-proxy.c`).
+fn is_offline(told: &str) -> bool {
+    [
+        "Could not resolve host",
+        "Could not resolve proxy",
+        "Failed to connect to",
+        "Couldn't connect to server",
+        "Could not connect to server",
+        "Connection timed out",
+        "Connection refused",
+        "Network is unreachable",
+        "CONNECT tunnel failed",
+        "from proxy after CONNECT",
+    ]
+    .iter()
+    .any(|sign| told.contains(sign))
 }
 
 /// That every dependency is used.
@@ -110,6 +146,29 @@ mod tests {
         assert!(!is_version("rustc 1.9.5 (x)", "1.95"));
         assert!(!is_version("rustc 1.950.0", "1.95"));
         assert!(!is_version("", "1.95"));
+    }
+
+    #[test]
+    fn another_version_is_another_tool() {
+        let list =
+            "cargo-auditable v0.7.7:\n    cargo-auditable\ncargo-deb v3.8.0 (/x):\n    cargo-deb\n";
+        assert!(AUDITABLE.is_listed(list));
+        assert!(DEB.is_listed(list));
+        assert!(!MACHETE.is_listed(list));
+        for other in ["cargo-deb v3.8.01:\n", "cargo-deb v3.7.0:\n", "xcargo-deb v3.8.0:\n", ""] {
+            assert!(!DEB.is_listed(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_out_of_reach_is_offline() {
+        assert!(is_offline(
+            "failed to clone: fatal: unable to access 'https://github.com/RustSec/advisory-db/': \
+             Could not resolve host: github.com"
+        ));
+        assert!(!is_offline("fatal: could not create work tree dir: No space left on device"));
+        assert!(!is_offline("The requested URL returned error: 404"));
+        assert!(!is_offline("SSL certificate problem: certificate has expired"));
     }
 
     /// Names that the workspace's manifests depend on, but for its own crates.

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 bad configuration
-//! (`EX_CONFIG`, sysexits.h).
+//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 77 capabilities are missing, 78 bad
+//! configuration (`EX_NOPERM`, `EX_CONFIG`, sysexits.h).
 
 mod bugreport;
 mod check;
@@ -25,13 +25,13 @@ mod tail;
 mod target;
 mod userdata;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{borrow::Cow, path::Path, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::ConfigError,
-    control::{protocol, socket},
+    config::{ConfigError, Place, Sources},
+    control::{agent::AgentError, protocol, socket},
 };
 
 /// Where the configuration is, unless `--config` says otherwise.
@@ -40,6 +40,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/netconsole-agent/agent.toml";
 pub const DEFAULT_SOCKET: &str = "/run/netconsole-agent/control.sock";
 
 const EXIT_BAD_CONFIG: u8 = 78;
+/// The same configuration fails again until somebody grants what is missing.
+const EXIT_UNPRIVILEGED: u8 = 77;
 const EXIT_USAGE: u8 = 2;
 
 /// Sends kernel log records as netconsole packets.
@@ -51,7 +53,8 @@ const EXIT_USAGE: u8 = 2;
     after_help = "Examples:\n  netconsole-agent check && netconsole-agent doctor\n  \
                   netconsole-agent run --config /etc/netconsole-agent/agent.toml\n  \
                   netconsole-agent status --watch\n\n\
-                  Exit code: 0 done, 1 failed, 2 wrong usage, 78 bad configuration."
+                  Exit code: 0 done, 1 failed, 2 wrong usage, 77 capabilities are missing,\n\
+                  78 bad configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -103,15 +106,25 @@ enum Command {
 /// How a subcommand finds the running agent.
 #[derive(Args, Debug)]
 struct SocketArgs {
-    /// Control socket of the agent.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// Control socket of the agent [default: as the configuration says].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 impl SocketArgs {
+    /// The socket: as named, else as the configuration says, right or wrong in the rest, else the usual
+    /// one, also for those who may not read the configuration.
+    fn path(&self) -> Cow<'_, Path> {
+        if let Some(named) = &self.socket {
+            return named.into();
+        }
+        let configured = Sources::read(&Place::Default).ok().and_then(|it| it.control_socket());
+        configured.map_or(Path::new(DEFAULT_SOCKET).into(), Cow::Owned)
+    }
+
     /// Asks the agent; a refusal is an error.
     fn ask(&self, request: &protocol::Request) -> anyhow::Result<protocol::Reply> {
-        accepted(Some(socket::ask(&self.socket, request)?))
+        accepted(Some(socket::ask(&self.path(), request)?))
     }
 
     /// Asks the agent to do something; what it has to say about it are warnings.
@@ -188,6 +201,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
         // Standard error that is closed has no reader to tell.
         let _ = usage.print();
         return ExitCode::from(EXIT_USAGE);
+    }
+    if let Some(AgentError::Unprivileged(missing)) = error.downcast_ref() {
+        eprintln!("error: {missing}");
+        return ExitCode::from(EXIT_UNPRIVILEGED);
     }
     eprintln!("error: {error:#}");
     ExitCode::FAILURE

@@ -25,7 +25,7 @@ pub(super) struct TailArgs {
 }
 
 pub(super) fn run(args: TailArgs) -> anyhow::Result<()> {
-    let mut replies = Replies::open(&args.socket.socket, &Request::Tail { target: args.target })?;
+    let mut replies = Replies::open(&args.socket.path(), &Request::Tail { target: args.target })?;
     super::accepted(replies.next().transpose()?)?;
     replies.wait_for_ever()?;
     for reply in replies {

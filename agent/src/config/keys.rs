@@ -172,7 +172,7 @@ pub(super) const TARGET: &[Key] = &[
     without_default(
         "pcap",
         kind::FILE,
-        "\"/var/tmp/records.pcap\"",
+        "\"/var/lib/netconsole-agent/records.pcap\"",
         &["File that egress = \"pcap\" writes."],
     ),
     with_default(

@@ -135,6 +135,16 @@ impl Sources {
         Ok(Shown::new(&merged, &texts))
     }
 
+    /// Where the agent that they are for listens, as far as they say so, right or wrong in the rest: who
+    /// asks for a reload of a bad configuration asks that agent.
+    #[must_use]
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        self.peek(|merged| {
+            let (agent, _) = merged.agent.as_ref()?;
+            Some(PathBuf::from(agent.get("control_socket")?.get_ref().as_str()?))
+        })
+    }
+
     fn texts(&self) -> Texts<'_> {
         Texts::new(self.files.iter().chain(self.live.iter().map(Layer::source)))
     }

@@ -152,7 +152,7 @@ pub(super) fn target(name: &str, table: &mut Table<'_, '_>) -> Option<Target> {
 fn check_egress(values: &Values, table: &mut Table<'_, '_>) {
     match (table.place("pcap"), values.egress == Some(EgressKind::Pcap)) {
         (None, true) => {
-            let help = "pcap = \"/var/tmp/records.pcap\"";
+            let help = "pcap = \"/var/lib/netconsole-agent/records.pcap\"";
             table.missing("egress = \"pcap\" needs the file `pcap`", help);
         }
         (Some(span), false) => {

@@ -368,3 +368,17 @@ proptest! {
         let _ = parse(&[&example[..start], &piece, &example[end..]].concat(), "x");
     }
 }
+
+#[test]
+fn the_control_socket_is_known_whatever_else_is_wrong() {
+    let socket = |text: &str| {
+        let source = Source { name: "agent.toml".into(), text: text.to_owned(), role: Role::Main };
+        Sources::of_texts(vec![source]).control_socket()
+    };
+    assert_eq!(socket("[target.x]\nremote = \"192.0.2.1\"\n"), None);
+    let wanted = Some(PathBuf::from("/run/x.sock"));
+    let named = "[agent]\ncontrol_socket = \"/run/x.sock\"\n";
+    assert_eq!(socket(named), wanted);
+    assert_eq!(socket(&format!("{named}store = 1\n[target.x]\nremoet = 1\n[target\n")), wanted);
+    assert_eq!(socket("[agent]\ncontrol_socket = 1\n"), None);
+}

@@ -265,7 +265,9 @@ impl LastWords {
                 self.sockets.insert(place, (key, Arc::clone(&socket)));
                 Some(SpokenWay::Udp(socket))
             }
-            _ => None,
+            // Frames need a next hop; nobody listens to a file.
+            (EgressKind::Xdp | EgressKind::Packet, None)
+            | (EgressKind::Pcap | EgressKind::Memory, _) => None,
         }
     }
 

@@ -102,7 +102,9 @@ impl Way for WayOut {
                 target: self.target,
                 path: self.config.pcap.clone().unwrap_or_default(),
             },
-            _ => SocketKey::Udp {
+            // Frames have a next hop, or their way was not found.
+            (EgressKind::Udp | EgressKind::Memory, _)
+            | (EgressKind::Xdp | EgressKind::Packet, None) => SocketKey::Udp {
                 target: self.target,
                 remote: self.remote,
                 local: self.hop.as_ref().map(|hop| hop.local),
@@ -133,7 +135,9 @@ impl WayOut {
         let device = self.hop.as_ref().map(|hop| hop.ifname.as_str()).unwrap_or_default();
         match self.kind() {
             EgressKind::Xdp => format!("{device}/{}", self.config.queue),
-            _ => device.to_owned(),
+            EgressKind::Packet | EgressKind::Udp | EgressKind::Pcap | EgressKind::Memory => {
+                device.to_owned()
+            }
         }
     }
 
@@ -211,7 +215,8 @@ impl WayOut {
                 path: way.config.pcap.clone().unwrap_or_default(),
                 stamps: pcap::PcapStamps::Nanoseconds,
             }),
-            _ => udp::open(&way.udp_options()),
+            (EgressKind::Udp | EgressKind::Memory, _)
+            | (EgressKind::Xdp | EgressKind::Packet, None) => udp::open(&way.udp_options()),
         }
     }
 }
@@ -302,7 +307,7 @@ async fn find_one(
             let hop = resolver.route(&wanted).await.map_err(|error| blocked(&error))?;
             way(vec![kind], "configured", Some(hop))
         }
-        wish => {
+        wish @ (None | Some(EgressKind::Xdp | EgressKind::Packet | EgressKind::Memory)) => {
             let hop = resolver.resolve(&wanted).await.map_err(|error| blocked(&error))?;
             let (kind, reason) = choose_egress(wish, &hop).map_err(|impossible| Reason {
                 kind: WaitKind::EgressImpossible,

@@ -60,7 +60,7 @@ pub(super) fn out(facts: &Facts, egress: &Egress) -> Finding {
     let socket = match kind {
         EgressKind::Xdp => format!("queue {}", facts.queue),
         EgressKind::Pcap => "the folder".to_owned(),
-        _ => "a socket".to_owned(),
+        EgressKind::Packet | EgressKind::Udp | EgressKind::Memory => "a socket".to_owned(),
     };
     match opened {
         Opened::Refused { finding, remedy } => {
@@ -81,7 +81,7 @@ pub(super) fn out(facts: &Facts, egress: &Egress) -> Finding {
             let opened = match kind {
                 EgressKind::Xdp => "could be bound",
                 EgressKind::Pcap => "can be written",
-                _ => "could be opened",
+                EgressKind::Packet | EgressKind::Udp | EgressKind::Memory => "could be opened",
             };
             let mut text = format!("{name} ({reason}); {socket} {opened}");
             if frames && ipsec {

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use super::{Finding, host::Version, read_trimmed};
 use crate::{
     config,
-    privileges::{NEEDS, Need},
+    privileges::{DAC_READ_SEARCH, NEEDS, Need},
 };
 
 /// Memory of BPF maps counts against RLIMIT_MEMLOCK before this version.
@@ -74,7 +74,13 @@ fn is_first_user_namespace(uid_map: &str) -> bool {
     uid_map.is_empty() || uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-pub(super) fn judge(facts: &Facts, settings: &config::Agent, kernel: Version) -> Vec<Finding> {
+/// `wants_dumps`: whether a target has `after_crash`.
+pub(super) fn judge(
+    facts: &Facts,
+    settings: &config::Agent,
+    wants_dumps: bool,
+    kernel: Version,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (held, missing): (Vec<&Need>, Vec<&Need>) =
         NEEDS.iter().partition(|need| facts.has_one(need.one_of));
@@ -85,6 +91,9 @@ pub(super) fn judge(facts: &Facts, settings: &config::Agent, kernel: Version) ->
     for Need { name, purpose, .. } in missing {
         // Without the restriction everybody may read.
         if *name == "CAP_SYSLOG" && facts.dmesg_restrict.as_deref() == Some("0") {
+            continue;
+        }
+        if *name == DAC_READ_SEARCH && (facts.root || !wants_dumps) {
             continue;
         }
         findings.push(Finding::warn(
@@ -159,7 +168,7 @@ pub(super) mod tests {
     }
 
     fn lines(facts: &Facts, kernel: Version) -> Vec<Finding> {
-        judge(facts, &config::Agent::default(), kernel)
+        judge(facts, &config::Agent::default(), true, kernel)
     }
 
     fn warned(facts: &Facts, kernel: Version) -> String {
@@ -193,6 +202,18 @@ pub(super) mod tests {
     fn an_open_log_needs_no_capability() {
         let facts = Facts { dmesg_restrict: Some("0".to_owned()), ..nobody() };
         assert!(!warned(&facts, (6, 12)).contains("CAP_SYSLOG"));
+    }
+
+    #[test]
+    fn dumps_are_read_where_they_are_wanted() {
+        let settings = config::Agent::default();
+        let told = |facts: &Facts, wants_dumps| {
+            let findings = judge(facts, &settings, wants_dumps, (6, 12));
+            findings.iter().any(|finding| finding.finding.contains(DAC_READ_SEARCH))
+        };
+        assert!(told(&nobody(), true));
+        assert!(!told(&nobody(), false));
+        assert!(!told(&Facts { held: Vec::new(), ..root() }, true), "root owns those files");
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl EgressKind {
     /// Whether a pushed buffer is a whole Ethernet frame (else UDP payload only).
     #[must_use]
     pub fn takes_frames(self) -> bool {
-        !matches!(self, Self::Udp)
+        match self {
+            Self::Xdp | Self::Packet | Self::Pcap | Self::Memory => true,
+            Self::Udp => false,
+        }
     }
 }
 

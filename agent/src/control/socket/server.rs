@@ -80,8 +80,9 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether it may ask everything: root, and who could as well trace the agent (a service's
-    /// `ExecReload=` runs as the service's user).
+    /// Whether it may ask everything: root, and the agent's own user, as which systemd runs a service's
+    /// `ExecReload=`. That user owns the socket and may signal the agent; it may not trace it, since it lacks
+    /// the agent's capabilities (`cap_ptrace_access_check`).
     #[must_use]
     pub fn may_all(self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
@@ -132,7 +133,7 @@ pub async fn serve(
         let peer = Peer { uid: peer.uid(), pid: peer.pid() };
         if !peer.may_all() && access == Access::Root {
             count(&refusals.not_allowed);
-            turn_away(stream, "only root may use this control socket");
+            turn_away(stream, "only root and the agent's own user may use this control socket");
             continue;
         }
         let places = if peer.may_all() { &of_owner } else { &of_group };
@@ -215,8 +216,8 @@ impl Client {
         if !self.peer.may_all() && !request.is_for_the_group() {
             count(&self.refusals.not_allowed);
             return refused(
-                "only root may do that; the control group may ask for status, list, send, ping \
-                 and filter-explain",
+                "only root and the agent's own user may do that; the control group may ask for \
+                 status, list, send, ping and filter-explain",
             );
         }
         let mut tail = None;

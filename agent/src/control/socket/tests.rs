@@ -375,7 +375,7 @@ fn the_group_may_ask_what_is_for_it_and_nobody_else_anything() {
     ];
     for (number, request) in (1..).zip(for_root) {
         let reply = asked_as(&path, USER, &[GROUP], request).expect("an answer");
-        assert!(reply.error.expect("refused").contains("only root may do that"));
+        assert!(reply.error.expect("refused").contains("own user may do that"));
         assert_eq!(served.refusals.read().not_allowed, number);
     }
     // Neither root nor in the group: the kernel refuses.
@@ -387,7 +387,7 @@ fn the_group_may_ask_what_is_for_it_and_nobody_else_anything() {
     let roots = Served::start(None);
     std::fs::set_permissions(roots.path(), PermissionsExt::from_mode(0o666)).expect("a mode");
     let reply = asked_as(&roots.path(), USER, &[GROUP], Request::List).expect("an answer");
-    assert!(reply.error.expect("refused").contains("only root may use this control socket"));
+    assert!(reply.error.expect("refused").contains("own user may use this control socket"));
     assert_eq!(roots.refusals.read().not_allowed, 1);
 }
 
