@@ -46,7 +46,7 @@ pub(crate) const CRASHED: &str = "7";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const BOOT_LIMIT: Duration = Duration::from_secs(420);
 
-/// Modules for the network, the records that drivers print, netconsole, and a keyboard, whose
+/// Modules for the network and netconsole's ways through it, the records that drivers print, netconsole, and a keyboard, whose
 /// interrupt prints.
 const MODULES: &[&str] = &[
     "virtio_pci",
@@ -55,6 +55,8 @@ const MODULES: &[&str] = &[
     "netconsole",
     "veth",
     "bridge",
+    "bonding",
+    "dummy",
     "e1000e",
     "i8042",
     "atkbd",

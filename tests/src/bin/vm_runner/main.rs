@@ -7,6 +7,7 @@
 
 mod clocks;
 mod contexts;
+mod netconsole;
 mod overload;
 mod resume;
 
@@ -70,6 +71,7 @@ fn run() -> Result<()> {
             say(&format!("TEST reference FAIL {error:#}"));
         }
     });
+    netconsole::at_load().context("netconsole's parameter")?;
     let sysdata = kernel_targets()?;
     contexts::prepare()?;
     let tell = |phase: &str, result: Result<()>| match result {
@@ -81,6 +83,7 @@ fn run() -> Result<()> {
     }
     // They have shown what they had to, and would only slow down what follows.
     disable_kernel_targets()?;
+    tell(netconsole::PHASE, netconsole::run());
     tell(overload::PHASE, overload::run());
     tell(resume::PHASE, resume::run());
     tell(clocks::PHASE, clocks::run());
@@ -134,6 +137,10 @@ fn tool(program: &str, arguments: &[&str]) -> Result<()> {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     ensure!(out.status.success(), "{program} {}: {}", arguments.join(" "), said.trim());
     Ok(())
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    tool("ip", &arguments.split(' ').collect::<Vec<_>>())
 }
 
 fn set(path: &Path, value: &str) -> Result<()> {
@@ -433,7 +440,7 @@ fn kernel_records() -> Result<()> {
         "link del port0",
         "link del br0",
     ] {
-        tool("ip", &arguments.split(' ').collect::<Vec<_>>())?;
+        ip(arguments)?;
     }
     sysrq_help()
 }

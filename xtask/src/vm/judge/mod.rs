@@ -12,6 +12,7 @@ mod clocks;
 mod contexts;
 mod ending;
 mod extended;
+mod netconsole;
 mod overload;
 mod resume;
 #[cfg(test)]
@@ -112,6 +113,7 @@ impl<'a> Evidence<'a> {
         for (phase, _) in PHASES {
             outcomes.push((format!("{phase}/contexts"), verdict(self.contexts(phase))));
         }
+        outcomes.extend(self.netconsole());
         outcomes.push(("overload/agent/order".to_owned(), verdict(self.overload())));
         outcomes.push(("resume/agent/all".to_owned(), verdict(self.resume())));
         outcomes.push(("clocks/agent/all".to_owned(), verdict(self.clocks_all())));

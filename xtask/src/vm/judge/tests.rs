@@ -3,6 +3,7 @@
 use super::super::record::{Record, fragments};
 use super::*;
 
+mod netconsole;
 mod phases;
 
 const RELEASE: &str = "6.12.1-amd64";
