@@ -39,7 +39,9 @@ const GROW_NS: u64 = 20_000_000;
 const GROW_HELD_NS: u64 = 1_000_000;
 /// If the line that begins a panic was not seen for so long, the pump had sent it already.
 const PANIC_LINE_NS: u64 = 5_000_000;
-/// How long an item that is being written is waited for: its CPU may have been stopped.
+/// How long an item that is being written is waited for if another one follows: its CPU may have been
+/// stopped. The last one keeps nobody from being heard, and the panicking CPU may be writing it, which
+/// a hypervisor may hold up for milliseconds.
 const BUSY_NS: u64 = 1_000_000;
 /// How long a record that no target takes is tried.
 const REFUSED_NS: u64 = 50_000_000;
@@ -219,7 +221,7 @@ impl Speaker {
                 Seen::Skipped | Seen::Overtaken => {}
                 Seen::Busy => {
                     let since_ns = *self.busy_since_ns.get_or_insert(now_ns);
-                    if now_ns - since_ns >= BUSY_NS {
+                    if now_ns - since_ns >= BUSY_NS && !view.is_last() {
                         self.busy_since_ns = None;
                         view.skip();
                         continue;

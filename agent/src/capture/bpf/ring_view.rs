@@ -108,6 +108,14 @@ impl RingView {
         self.producer_position().wrapping_sub(from) > self.size_bytes
     }
 
+    /// Whether no other item follows the next one.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        let len_bytes = u64::from(self.header() & !(BUSY | DISCARDED));
+        let end = self.position + (HEADER_BYTES + len_bytes).next_multiple_of(8);
+        end >= self.producer_position()
+    }
+
     /// Goes past the next item without reading it, even if it is being written: its length is
     /// known. False at the end.
     pub fn skip(&mut self) -> bool {
@@ -158,5 +166,66 @@ impl RingView {
         }
         self.position = start + (HEADER_BYTES + len_bytes as u64).next_multiple_of(8);
         if header & DISCARDED == 0 && fits { Seen::Item(len_bytes) } else { Seen::Skipped }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        os::{fd::AsFd as _, unix::fs::FileExt as _},
+    };
+
+    use super::*;
+
+    /// A file laid out as the pages of a ring are: consumer, producer, data twice.
+    struct Pages(File);
+
+    impl Pages {
+        const SIZE_BYTES: usize = 1 << 16;
+
+        fn new() -> Self {
+            let file = File::from(
+                rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::empty()).unwrap(),
+            );
+            let len_bytes = 2 * rustix::param::page_size() + 2 * Self::SIZE_BYTES;
+            file.set_len(len_bytes as u64).unwrap();
+            Self(file)
+        }
+
+        fn item(&self, position: u64, flags: u32, data: &[u8]) {
+            let at = 2 * rustix::param::page_size() as u64 + position;
+            let header = (data.len() as u32 | flags).to_ne_bytes();
+            self.0.write_all_at(data, at + HEADER_BYTES).unwrap();
+            self.0.write_all_at(&header, at).unwrap();
+        }
+
+        fn produced(&self, position: u64) {
+            let at = rustix::param::page_size() as u64;
+            self.0.write_all_at(&position.to_ne_bytes(), at).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_being_written_is_known_to_be_the_last_one() {
+        let pages = Pages::new();
+        let mut view = RingView::new(pages.0.as_fd(), Pages::SIZE_BYTES).unwrap();
+        let mut item = [0; ITEM_BYTES];
+        assert!(matches!(view.next(&mut item), Seen::End));
+
+        pages.item(0, BUSY, b"12345");
+        pages.produced(16);
+        assert!(matches!(view.next(&mut item), Seen::Busy) && view.is_last());
+        // Another CPU is faster.
+        pages.item(16, 0, b"abc");
+        pages.produced(32);
+        assert!(matches!(view.next(&mut item), Seen::Busy) && !view.is_last());
+        assert!(view.skip() && view.is_last());
+        assert!(matches!(view.next(&mut item), Seen::Item(3)));
+        assert_eq!((&item[..3], view.position()), (&b"abc"[..], 32));
+
+        view.seek(0);
+        pages.item(0, DISCARDED, b"12345");
+        assert!(matches!(view.next(&mut item), Seen::Skipped) && view.is_last());
     }
 }
