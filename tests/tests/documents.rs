@@ -81,6 +81,7 @@ const FOREIGN: &[&str] = &[
     "echo",
     "editor",
     "grubby",
+    "install",
     "jq",
     "mkdir",
     "modprobe",
