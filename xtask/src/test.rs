@@ -14,6 +14,7 @@ use crate::setup::{self, Need};
 use crate::signals::Interrupt;
 use crate::summary::{CargoTest, Count, Steps};
 use crate::supply;
+use crate::system;
 use crate::vm;
 
 const UNIT: &str = "configs/netconsole-agent.service";
@@ -23,7 +24,7 @@ const INSTALLED: &str = "/usr/bin/netconsole-agent";
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the fuzz targets and the VM tests, and make storm and soak short ones
+    /// Leave out the fuzz targets, the package and the VM tests, and make storm and soak short ones
     #[arg(long)]
     quick: bool,
 }
@@ -72,6 +73,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.quick {
         steps.run("fuzz targets", |count| fuzz::run(&toolchain, count));
         let interrupt = Interrupt::watch()?;
+        steps.run("package in a Debian system", |count| {
+            *count += system::test(&toolchain, &interrupt)?;
+            Ok(())
+        });
         for series in vm::TESTED {
             steps.run(&format!("VM, kernel {series}"), |count| {
                 *count += vm::test(series, &toolchain, &interrupt, false, false)?;
@@ -93,8 +98,8 @@ fn tests(command: &mut Command, count: &mut Count) -> Result<()> {
     result
 }
 
-/// Verifies the unit with the built binary in its commands: the installed one need
-/// not be there.
+/// Verifies the unit with the built binary in its commands: neither the installed one nor its pages
+/// need be there.
 fn verify_unit(binary: &Path) -> Result<()> {
     let unit = root().join(UNIT);
     let text = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
@@ -102,5 +107,5 @@ fn verify_unit(binary: &Path) -> Result<()> {
     let copy = dir.path().join("netconsole-agent.service");
     let text = text.replace(INSTALLED, &binary.display().to_string());
     fs::write(&copy, text).with_context(|| format!("write {}", copy.display()))?;
-    execute(cmd("systemd-analyze", ["verify"]).arg(copy))
+    execute(cmd("systemd-analyze", ["verify", "--man=no"]).arg(copy))
 }

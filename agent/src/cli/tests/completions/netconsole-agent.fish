@@ -69,7 +69,7 @@ complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand config
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand doctor" -l config -d 'The configuration, with targets.d/*.toml beside it [default: as `run`, or the host alone without any]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand doctor" -l json -d 'Print JSON: an array of {area, object, level, finding, remedy}'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand status" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand status" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand status" -s w -l watch -d 'Print it again every so many seconds' -r
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand status" -l json -d 'Print JSON'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand status" -s v -l verbose -d 'Print everything: reasons, warnings, the parts of the accounts, the last transitions'
@@ -84,20 +84,20 @@ complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and not __fish_seen_subcommand_from list resolve enable disable set add remove help" -f -a "add" -d 'Add a target until the agent restarts'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and not __fish_seen_subcommand_from list resolve enable disable set add remove help" -f -a "remove" -d 'Remove a target until the agent restarts'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and not __fish_seen_subcommand_from list resolve enable disable set add remove help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from list" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from list" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from list" -l json -d 'Print a JSON array'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from resolve" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from resolve" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from resolve" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from enable" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from enable" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from disable" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from disable" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from set" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from set" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from add" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from add" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from remove" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from remove" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from help" -f -a "list" -d 'Print the names of the targets'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand target; and __fish_seen_subcommand_from help" -f -a "resolve" -d 'Find the device, source address and next hop anew'
@@ -111,37 +111,37 @@ complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userda
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and not __fish_seen_subcommand_from set unset help" -f -a "set" -d 'Set a key until the agent restarts'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and not __fish_seen_subcommand_from set unset help" -f -a "unset" -d 'Remove a key until the agent restarts'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and not __fish_seen_subcommand_from set unset help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from set" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from set" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from unset" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from unset" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from unset" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from help" -f -a "set" -d 'Set a key until the agent restarts'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from help" -f -a "unset" -d 'Remove a key until the agent restarts'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand userdata; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand send" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand send" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand send" -l all -d 'Send it to all targets'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand send" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand ping" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand ping" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand ping" -l json -d 'Print {"target": …, "nonce": …}'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand ping" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and not __fish_seen_subcommand_from explain help" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and not __fish_seen_subcommand_from explain help" -f -a "explain" -d 'Tell what a target\'s filter does with records, and which rule decides'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and not __fish_seen_subcommand_from explain help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from explain" -l last -d 'How many of the last records [default: 10]' -r
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from explain" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from explain" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from explain" -l json -d 'Print a JSON array of lines'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from explain" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from help" -f -a "explain" -d 'Tell what a target\'s filter does with records, and which rule decides'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand filter; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand tail" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand tail" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand tail" -l json -d 'Print one JSON object per packet: packet, and left_out if packets before it were left out'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand tail" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand dump" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand dump" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand dump" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand loglevel" -l for -d 'Go back to the level before after that time, such as `5m`; else it stays until the agent restarts' -r
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand loglevel" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand loglevel" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand loglevel" -s h -l help -d 'Print help'
-complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand reload" -l socket -d 'Control socket of the agent' -r -F
+complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand reload" -l socket -d 'Control socket of the agent [default: as the configuration says]' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand import" -l configfs -d 'Where the configfs tree is' -r -F
 complete -c netconsole-agent -n "__fish_netconsole_agent_using_subcommand import" -s h -l help -d 'Print help'

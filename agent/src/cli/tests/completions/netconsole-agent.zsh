@@ -124,7 +124,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (status)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-w+[Print it again every so many seconds]::SECONDS:_default' \
 '--watch=[Print it again every so many seconds]::SECONDS:_default' \
 '--json[Print JSON]' \
@@ -151,7 +151,7 @@ _arguments "${_arguments_options[@]}" : \
         case $line[1] in
             (list)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '--json[Print a JSON array]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -159,7 +159,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (resolve)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 '::name -- The target; all of them if left out:_default' \
@@ -167,7 +167,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (enable)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':name -- The target:_default' \
@@ -175,7 +175,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (disable)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':name -- The target:_default' \
@@ -183,7 +183,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (set)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':name -- The target:_default' \
@@ -192,7 +192,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (add)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':name -- Its name:_default' \
@@ -201,7 +201,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (remove)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':name -- The target:_default' \
@@ -275,7 +275,7 @@ _arguments "${_arguments_options[@]}" : \
         case $line[1] in
             (set)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':target -- The target:_default' \
@@ -285,7 +285,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (unset)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':target -- The target:_default' \
@@ -326,7 +326,7 @@ esac
 ;;
 (send)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '--all[Send it to all targets]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -335,7 +335,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (ping)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '--json[Print {"target"\: …, "nonce"\: …}]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -359,7 +359,7 @@ _arguments "${_arguments_options[@]}" : \
             (explain)
 _arguments "${_arguments_options[@]}" : \
 '--last=[How many of the last records \[default\: 10\]]:N:_default' \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '--json[Print a JSON array of lines]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -397,7 +397,7 @@ esac
 ;;
 (tail)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '--json[Print one JSON object per packet\: packet, and left_out if packets before it were left out]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -406,7 +406,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (dump)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
@@ -414,7 +414,7 @@ _arguments "${_arguments_options[@]}" : \
 (loglevel)
 _arguments "${_arguments_options[@]}" : \
 '--for=[Go back to the level before after that time, such as \`5m\`; else it stays until the agent restarts]:DURATION:_default' \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':level -- error, warn, info, debug, trace or off, also for a part of the agent:_default' \
@@ -422,7 +422,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (reload)
 _arguments "${_arguments_options[@]}" : \
-'--socket=[Control socket of the agent]:PATH:_files' \
+'--socket=[Control socket of the agent \[default\: as the configuration says\]]:PATH:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
