@@ -84,8 +84,18 @@ impl Stage<'_> {
 
     /// Logs a line, which must arrive once.
     fn says(&mut self, text: &str) -> Result<()> {
-        self.machine.log(&format!("<6>system-test: {text}\n"))?;
-        self.receiver.wait(&format!("system-test: {text}"), PATIENCE).map(drop)
+        self.logs(text)?;
+        self.hears(text).map(drop)
+    }
+
+    /// Logs a line.
+    fn logs(&self, text: &str) -> Result<()> {
+        self.machine.log(&format!("<6>{}\n", of_this_run(text)))
+    }
+
+    /// Waits until a line has arrived.
+    fn hears(&mut self, text: &str) -> Result<String> {
+        self.receiver.wait(&of_this_run(text), PATIENCE)
     }
 
     fn install(&self, package: &std::path::Path) -> Result<()> {
@@ -103,6 +113,11 @@ impl Stage<'_> {
             self.machine.check("find", &["/run", "/dev", "-name", "*netconsole-agent*"])?;
         Ok(found.lines().chain(mounted.lines()).map(str::to_owned).collect())
     }
+}
+
+/// A text that is not in the kernel's log from an earlier run: a first start sends what is there.
+fn of_this_run(text: &str) -> String {
+    format!("system-test {}: {text}", std::process::id())
 }
 
 fn config(more: &str) -> String {
@@ -209,10 +224,17 @@ fn features(stage: &mut Stage<'_>) -> Result<()> {
     stage.machine.write(CONFIG, &format!("{agent}{}", config(more)))?;
     stage.systemctl("restart")?;
     stage.says("with features")?;
-    let command = "echo '<6>system-test: a unit speaks' >/dev/kmsg; sleep 1";
-    let args = ["--wait", "--quiet", "--unit=speaker", "sh", "-c", command];
-    stage.machine.check("systemd-run", &args)?;
-    let line = stage.receiver.wait("system-test: a unit speaks", PATIENCE)?;
+    // The first line of a unit makes the agent look who it is.
+    let speaker = format!(
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo \"<6>{}\" >/dev/kmsg; sleep 3; \
+         echo \"<6>{}\" >/dev/kmsg'\n",
+        of_this_run("a unit begins"),
+        of_this_run("a unit speaks")
+    );
+    stage.machine.write("/etc/systemd/system/speaker.service", &speaker)?;
+    stage.machine.check("systemctl", &["daemon-reload"])?;
+    stage.machine.check("systemctl", &["start", "speaker.service"])?;
+    let line = stage.hears("a unit speaks")?;
     ensure!(line.contains("speaker.service"), "its unit is not told: {line}");
     ensure!(line.contains("database"), "the file's text is not told: {line}");
 
@@ -277,35 +299,36 @@ fn control_group(stage: &mut Stage<'_>) -> Result<()> {
 fn killed(stage: &mut Stage<'_>) -> Result<()> {
     let pid = stage.pid()?;
     stage.machine.check("systemctl", &["kill", "--signal=KILL", SERVICE])?;
-    stage.machine.log("<6>system-test: while it is dead\n")?;
+    stage.logs("while it is dead")?;
     stage.machine.wait("a restart", PATIENCE, |machine| {
         let now = machine.property("MainPID").ok()?;
         (now != "0" && now != pid).then_some(())
     })?;
-    stage.receiver.wait("system-test: while it is dead", PATIENCE).map(drop)
+    stage.hears("while it is dead").map(drop)
 }
 
 fn watchdog(stage: &mut Stage<'_>) -> Result<()> {
     let pid = stage.pid()?;
-    stage.machine.check("kill", &["-STOP", &pid])?;
-    stage.machine.log("<6>system-test: while it stands still\n")?;
+    stage.machine.check("systemctl", &["kill", "--signal=STOP", SERVICE])?;
+    stage.logs("while it stands still")?;
     stage.machine.wait("the watchdog", WATCHDOG, |machine| {
         let now = machine.property("MainPID").ok()?;
         (now != "0" && now != pid).then_some(())
     })?;
-    stage.receiver.wait("system-test: while it stands still", PATIENCE).map(drop)
+    stage.hears("while it stands still").map(drop)
 }
 
 fn after_crash(stage: &mut Stage<'_>) -> Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the time")?;
     let file = format!("/var/lib/systemd/pstore/{}/dmesg.txt", now.as_secs());
-    let text = "Oops#1 Part1\n<4>[   12.000000] system-test: before the crash\n";
+    let text = of_this_run("before the crash");
+    let text = format!("Oops#1 Part1\n<4>[   12.000000] {text}\n");
     let part = file.replace("dmesg.txt", "dmesg-efi-170000000001001");
-    stage.machine.write(&part, text)?;
+    stage.machine.write(&part, &text)?;
     stage.machine.check("chmod", &["0600", &part])?;
     stage.machine.write(CONFIG, &config("after_crash = true\n"))?;
     stage.systemctl("restart")?;
-    stage.receiver.wait("system-test: before the crash", PATIENCE).map(drop)
+    stage.hears("before the crash").map(drop)
 }
 
 fn upgraded(stage: &mut Stage<'_>) -> Result<()> {
@@ -316,7 +339,7 @@ fn upgraded(stage: &mut Stage<'_>) -> Result<()> {
     let kept = fs::read_to_string(stage.machine.path(CONFIG)).context("read the configuration")?;
     ensure!(kept.contains(RECEIVER), "the configuration was replaced");
     stage.says("upgraded")?;
-    let again = stage.receiver.count("system-test: started");
+    let again = stage.receiver.count(&of_this_run("started"));
     ensure!(again == 1, "what was sent before came {again} times");
     Ok(())
 }
@@ -325,9 +348,9 @@ fn upgraded_stopped(stage: &mut Stage<'_>) -> Result<()> {
     stage.systemctl("stop")?;
     stage.install(&stage.packages.newer_deb)?;
     ensure!(!stage.is_active()?, "it was started");
-    stage.machine.log("<6>system-test: while it was stopped\n")?;
+    stage.logs("while it was stopped")?;
     stage.systemctl("start")?;
-    stage.receiver.wait("system-test: while it was stopped", PATIENCE).map(drop)
+    stage.hears("while it was stopped").map(drop)
 }
 
 /// A new version that refuses the old configuration is installed all the same.
@@ -347,6 +370,10 @@ fn removed(stage: &mut Stage<'_>) -> Result<()> {
     stage.machine.check("dpkg", &["--remove", USER])?;
     ensure!(!stage.is_active()?, "it still runs");
     ensure!(stage.machine.path(CONFIG).exists(), "the configuration is gone");
+    // Whoever had it in each boot has it so again.
+    stage.install(&stage.packages.deb)?;
+    stage.machine.check("systemctl", &["is-enabled", SERVICE])?;
+    stage.machine.check("dpkg", &["--remove", USER])?;
     stage.machine.check("dpkg", &["--purge", USER])?;
     let drop_ins = "/etc/systemd/system/netconsole-agent.service.d";
     let traces: Vec<_> =
@@ -364,15 +391,18 @@ fn shutdown(stage: &mut Stage<'_>) -> Result<()> {
     stage.machine.write(CONFIG, &config(""))?;
     stage.machine.check("systemctl", &["enable", "--now", SERVICE])?;
     // It is started before, and so stopped after, everything that has the default dependencies.
-    let last = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target \
+    let stops = of_this_run("the last service stops");
+    let last = format!(
+        "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target \
                 sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n\
-                ExecStop=/bin/sh -c 'echo \"<6>system-test: the last service stops\" >/dev/kmsg'\n";
-    stage.machine.write("/etc/systemd/system/last.service", last)?;
+                ExecStop=/bin/sh -c 'echo \"<6>{stops}\" >/dev/kmsg'\n"
+    );
+    stage.machine.write("/etc/systemd/system/last.service", &last)?;
     stage.machine.check("systemctl", &["daemon-reload"])?;
     stage.machine.check("systemctl", &["start", "last.service"])?;
     stage.says("before the shutdown")?;
     // It does not answer any more.
     stage.machine.run("systemctl", &["--no-block", "poweroff"])?;
     stage.machine.wait_for_end(SHUTDOWN)?;
-    stage.receiver.wait("system-test: the last service stops", Duration::from_secs(2)).map(drop)
+    stage.receiver.wait(&stops, Duration::from_secs(2)).map(drop)
 }
