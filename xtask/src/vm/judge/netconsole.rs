@@ -29,6 +29,7 @@ impl Evidence<'_> {
     pub(super) fn netconsole(&self) -> Vec<Outcome> {
         let veth = if self.since(&[6, 12]) { "refused" } else { "taken" };
         let back = if self.since(&[7]) { "enabled=true" } else { "enabled=false" };
+        let name = if self.since(&[6, 18]) { "refused" } else { "taken as 222.0.0.0" };
         let ports = ["bridge-joined", "bridge-port", "bond-joined", "bond-port"];
         let [bridge, bridge_port, bond, bond_port] = ports;
         let is_out = "enabled=false";
@@ -41,7 +42,7 @@ impl Evidence<'_> {
             ("next-hop", self.netconsole_next_hop()),
             ("device-down", self.netconsole_dark("device", PORT_GIVEN)),
             ("no-carrier", self.netconsole_dark("carrier", PORT_BRIDGE)),
-            ("addresses", self.demand(&[("name", "refused"), ("other-address", "refused")])),
+            ("addresses", self.demand(&[("name", name), ("other-address", "refused")])),
             ("level", self.netconsole_level()),
             ("extra-data", self.netconsole_extra_data()),
             ("who-prints", self.netconsole_who_prints()),

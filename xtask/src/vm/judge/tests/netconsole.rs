@@ -25,8 +25,8 @@ fn guest(release: &str) -> Run {
     let mut run = Run { report: Report::default(), sent: Vec::new() };
     let (files, keys, veth) = match release {
         OLD => ("enabled", "", "taken"),
-        MIDDLE => ("enabled userdata", "", "refused: x"),
-        _ => ("enabled userdata", "cpu taskname release msgid", "refused: x"),
+        MIDDLE => ("enabled userdata", "", "refused"),
+        _ => ("enabled userdata", "cpu taskname release msgid", "refused"),
     };
     let is_new = release == NEW;
     for (name, value) in [
@@ -34,13 +34,13 @@ fn guest(release: &str) -> Run {
         ("sysdata", keys),
         ("netconsole-veth", veth),
         ("netconsole-bridge-joined", "enabled=false"),
-        ("netconsole-bridge-port", "refused: x"),
+        ("netconsole-bridge-port", "refused"),
         ("netconsole-bond-joined", "enabled=false"),
-        ("netconsole-bond-port", "refused: x"),
+        ("netconsole-bond-port", "refused"),
         ("netconsole-device-gone", "enabled=false"),
         ("netconsole-device-back", if is_new { "enabled=true" } else { "enabled=false" }),
-        ("netconsole-name", "refused: x"),
-        ("netconsole-other-address", "refused: x"),
+        ("netconsole-name", if is_new { "refused as 10.0.2.2" } else { "taken as 222.0.0.0" }),
+        ("netconsole-other-address", "refused"),
         ("netconsole-settings", files),
         ("netconsole-at-return", if is_new { "3" } else { "10" }),
         ("netconsole-printers", if is_new { "pr/netcon_ext0" } else { "" }),
@@ -82,7 +82,7 @@ fn what_is_known_of_it_passes() {
 #[test]
 fn another_finding_is_seen() {
     for (release, finding, value, row) in [
-        (OLD, "veth", "refused: x", "drivers"),
+        (OLD, "veth", "refused", "drivers"),
         (MIDDLE, "veth", "taken", "drivers"),
         (OLD, "bridge-joined", "enabled=true", "bridge"),
         (NEW, "bridge-port", "taken", "bridge"),
@@ -91,7 +91,8 @@ fn another_finding_is_seen() {
         (OLD, "device-gone", "enabled=true", "comes-back"),
         (MIDDLE, "device-back", "enabled=true", "comes-back"),
         (NEW, "device-back", "enabled=false", "comes-back"),
-        (NEW, "name", "taken", "addresses"),
+        (NEW, "name", "taken as 222.0.0.0", "addresses"),
+        (OLD, "name", "taken as 127.0.0.1", "addresses"),
         (NEW, "other-address", "taken", "addresses"),
         (NEW, "settings", "enabled level userdata", "level"),
         (MIDDLE, "settings", "enabled", "extra-data"),
