@@ -95,7 +95,8 @@ fn is_offline(told: &str) -> bool {
 
 /// That every dependency is used.
 pub(crate) fn machete() -> Result<()> {
-    execute(&mut cmd("cargo", ["machete", "--skip-target-dir"]))
+    // With that variable, which `cargo xtask` has, it takes its own name for a folder.
+    execute(cmd("cargo", ["machete", "--skip-target-dir"]).env_remove("CARGO_PKG_NAME"))
 }
 
 /// That the workspace's `rust-version` builds it: every other step does if that is the compiler
