@@ -97,6 +97,8 @@ pub(crate) struct Args {
 pub(crate) struct Packages {
     /// The binary as it is in the packages.
     pub(crate) binary: PathBuf,
+    /// The archive for systems without packages.
+    pub(crate) tarball: PathBuf,
     /// The Debian package.
     pub(crate) deb: PathBuf,
     /// The same as a later revision, to try an upgrade.
@@ -163,7 +165,8 @@ fn make_for(arch: Arch, toolchain: &Toolchain) -> Result<Packages> {
     }
     stage_files(arch, &built, &own, &stage)?;
     let version = env!("CARGO_PKG_VERSION");
-    tarball(&stage, &dir.join(format!("{NAME}-{version}-{}.tar.gz", arch.name())))?;
+    let archive = dir.join(format!("{NAME}-{version}-{}.tar.gz", arch.name()));
+    tarball(&stage, &archive)?;
     let deb = |revision: &str, into: &Path| {
         let mut command = toolchain.cargo(["deb", "--no-build", "--no-strip", "--package", NAME]);
         command.args(arch.deb_arguments()).args(["--deb-revision", revision, "--output"]).arg(into);
@@ -174,7 +177,7 @@ fn make_for(arch: Arch, toolchain: &Toolchain) -> Result<Packages> {
     // Not among the products.
     let newer_deb = stage.join("newer.deb");
     deb("2", &newer_deb)?;
-    Ok(Packages { binary: stage.join(NAME), deb: package, newer_deb })
+    Ok(Packages { binary: stage.join(NAME), tarball: archive, deb: package, newer_deb })
 }
 
 /// Puts what is installed into a directory, as `[package.metadata.deb]` expects it.

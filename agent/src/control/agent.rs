@@ -218,6 +218,7 @@ impl Agent {
             &cgroups,
             shows_caller,
             config.last_words,
+            config.targets.iter().any(|target| target.netoops),
         );
         let mut pump = Pump::new(PumpParts {
             ring,

@@ -112,6 +112,7 @@ impl LastWords {
         cgroups: &Arc<ArcSwap<CgroupNames>>,
         shows_caller: bool,
         limits: config::LastWords,
+        keeps_text: bool,
     ) -> (Self, LastWordsParts, Understudy) {
         let (alarm, views, state) = match capture {
             Some(LastWordsCapture { alarm, views, hook }) => {
@@ -146,6 +147,8 @@ impl LastWords {
         let understudy = Understudy::new(speaker, parts.clone(), placement, Arc::clone(&stop));
         let speaker = Speaker::new(pumps, parts.clone(), devices());
         let pump = LastWordsParts { speaker, shared: parts.clone(), placement, text };
+        // From the first record on: a dump holds what was logged before the start, too.
+        parts.dumps.set_keeps_text(keeps_text);
         let mut this = Self {
             // Whether addresses are shown is decided when it is opened. A hook needs none of them.
             symbols: parts.alarm.as_ref().filter(|_| !state.is_on()).map(|_| open_symbols()),
@@ -215,8 +218,13 @@ impl LastWords {
         self.parts.alarm.iter().for_each(|alarm| alarm.set_limits(limits.hold, limits.budget));
     }
 
-    /// Plans anew who is spoken to.
-    pub(super) fn plan<'a>(&mut self, listeners: impl Iterator<Item = Listener<'a>>) {
+    /// Plans anew who is spoken to, and whether text is kept for dumps.
+    pub(super) fn plan<'a>(
+        &mut self,
+        listeners: impl Iterator<Item = Listener<'a>>,
+        keeps_text: bool,
+    ) {
+        self.parts.dumps.set_keeps_text(keeps_text);
         let before = std::mem::take(&mut self.sockets);
         let targets = listeners.filter_map(|listener| {
             let way = self.way(&before, &listener, None)?;

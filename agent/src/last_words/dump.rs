@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use crate::{
@@ -20,8 +20,10 @@ pub const TEXT_BYTES: usize = 64 << 10;
 /// What the control thread, the pump and the understudy tell each other about dumps.
 #[derive(Debug, Default)]
 pub struct DumpDesk {
-    /// Targets that want dumps: without any, no text is kept.
+    /// Targets that want dumps and could be sent one.
     wanted_by: AtomicU32,
+    /// A target wants dumps, though it may have no way yet: text is kept.
+    keeps_text: AtomicBool,
     /// Kinds that were asked for and are not made yet, as bits.
     asked: AtomicU32,
     /// Dumps that were made.
@@ -31,12 +33,23 @@ pub struct DumpDesk {
 }
 
 impl DumpDesk {
-    /// So many targets want dumps.
+    /// Whether text is to be kept for dumps.
+    pub fn set_keeps_text(&self, keeps_text: bool) {
+        self.keeps_text.store(keeps_text, Ordering::Relaxed);
+    }
+
+    /// Whether text is kept.
+    #[must_use]
+    pub fn keeps_text(&self) -> bool {
+        self.keeps_text.load(Ordering::Relaxed)
+    }
+
+    /// So many targets want dumps and have, or had, a way.
     pub fn set_wanted_by(&self, targets: u32) {
         self.wanted_by.store(targets, Ordering::Relaxed);
     }
 
-    /// Whether anybody wants dumps.
+    /// Whether anybody could be sent a dump.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.wanted_by.load(Ordering::Relaxed) > 0

@@ -172,7 +172,7 @@ impl Voice {
         if !parts.shows_caller {
             record.caller = None;
         }
-        if is_new && parts.dumps.is_wanted() {
+        if is_new && parts.dumps.keeps_text() {
             dump.append(&record);
         }
         let (mut wanted, mut taken) = (0, 0);

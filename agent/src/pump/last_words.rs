@@ -12,7 +12,7 @@ use crate::{
 impl LastWordsParts {
     /// Where the text of records goes, if anybody wants dumps.
     pub(super) fn wanted_text(&mut self) -> Option<&mut TextRing> {
-        self.shared.dumps.is_wanted().then_some(&mut self.text)
+        self.shared.dumps.keeps_text().then_some(&mut self.text)
     }
 }
 

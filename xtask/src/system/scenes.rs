@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,7 @@ use super::machine::{Machine, RECEIVER};
 use super::receiver::Receiver;
 use super::{PORT, SERVICE};
 use crate::dist::Packages;
+use crate::run::root;
 
 type Scene = fn(&mut Stage<'_>) -> Result<()>;
 
@@ -32,6 +34,8 @@ pub(super) const ALL: &[(&str, Scene)] = &[
     ("upgraded-while-it-is-stopped", upgraded_stopped),
     ("upgraded-with-a-bad-configuration", upgraded_badly),
     ("removed-and-purged", removed),
+    ("package-as-the-readme-says", readme_package),
+    ("tarball-as-the-readme-says", readme_tarball),
     ("shutdown", shutdown),
 ];
 
@@ -98,7 +102,7 @@ impl Stage<'_> {
         self.receiver.wait(&of_this_run(text), PATIENCE)
     }
 
-    fn install(&self, package: &std::path::Path) -> Result<()> {
+    fn install(&self, package: &Path) -> Result<()> {
         self.machine.bring(package, "/tmp/agent.deb")?;
         self.machine.check("dpkg", &["--install", "/tmp/agent.deb"]).map(drop)
     }
@@ -382,6 +386,41 @@ fn removed(stage: &mut Stage<'_>) -> Result<()> {
     let user = stage.machine.run("getent", &["passwd", USER])?;
     ensure!(!user.status.success(), "its user is left behind");
     Ok(())
+}
+
+/// Runs the commands of the README's block with these words beside a file, with an editor that writes a
+/// target.
+fn as_the_readme_says(stage: &mut Stage<'_>, words: &str, file: &Path) -> Result<()> {
+    let readme = root().join("README.md");
+    let text = fs::read_to_string(&readme).with_context(|| format!("read {}", readme.display()))?;
+    let blocks = text.split("\n```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let block = blocks.into_iter().find(|block| block.contains(words));
+    let block = block.with_context(|| format!("no block of the README has {words:?}"))?;
+    let editor = format!("#!/bin/sh\ncat >\"$1\" <<END\n{}END\n", config(""));
+    stage.machine.write("/usr/bin/editor", &editor)?;
+    stage.machine.check("chmod", &["0755", "/usr/bin/editor"])?;
+    let name = file.file_name().context("a file's name")?.to_string_lossy();
+    stage.machine.check("mkdir", &["-p", "/root/download"])?;
+    stage.machine.bring(file, &format!("/root/download/{name}"))?;
+    stage.machine.check("sh", &["-e", "-c", &format!("cd /root/download\n{block}")])?;
+    stage.says(&format!("installed from {name}"))
+}
+
+fn readme_package(stage: &mut Stage<'_>) -> Result<()> {
+    let file = stage.packages.deb.clone();
+    as_the_readme_says(stage, "apt-get install ./", &file)?;
+    stage.machine.check("dpkg", &["--purge", USER]).map(drop)
+}
+
+fn readme_tarball(stage: &mut Stage<'_>) -> Result<()> {
+    let file = stage.packages.tarball.clone();
+    as_the_readme_says(stage, "tar -xzf netconsole-agent-", &file)?;
+    let unit = "/etc/systemd/system/netconsole-agent.service";
+    stage.machine.check("systemctl", &["disable", "--now", SERVICE])?;
+    stage
+        .machine
+        .check("rm", &["-r", unit, "/usr/bin/netconsole-agent", "/etc/netconsole-agent"])?;
+    stage.machine.check("systemctl", &["daemon-reload"]).map(drop)
 }
 
 /// Installed anew, it sends what is logged while the system goes down, after every ordinary service

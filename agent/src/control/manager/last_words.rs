@@ -41,17 +41,18 @@ impl Manager {
         }
         let Self { last_words: Some(last_words), lives, .. } = self else { return };
         let is_on = |state: &State| !matches!(state, State::Disabled | State::Draining);
-        last_words.plan(lives.iter().filter(|(_, life)| !life.removing).filter_map(
-            |(id, life)| {
-                let way = life.used.as_ref().filter(|_| is_on(life.machine.state()))?;
-                Some(Listener {
-                    id: *id,
-                    place: life.place,
-                    settings: &life.shared.settings,
-                    way,
-                    wants_dumps: life.config.netoops,
-                })
-            },
-        ));
+        let staying = || lives.iter().filter(|(_, life)| !life.removing);
+        let keeps_text = staying().any(|(_, life)| life.config.netoops);
+        let listeners = staying().filter_map(|(id, life)| {
+            let way = life.used.as_ref().filter(|_| is_on(life.machine.state()))?;
+            Some(Listener {
+                id: *id,
+                place: life.place,
+                settings: &life.shared.settings,
+                way,
+                wants_dumps: life.config.netoops,
+            })
+        });
+        last_words.plan(listeners, keeps_text);
     }
 }
