@@ -10,6 +10,7 @@ mod build;
 mod children;
 mod demo;
 mod dist;
+mod emulator;
 mod fuzz;
 mod run;
 mod setup;

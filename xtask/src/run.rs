@@ -111,6 +111,12 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// Runs apt-get so that it asks nothing.
+pub(crate) fn apt_get(args: &[&str]) -> Result<()> {
+    let mut command = cmd("apt-get", ["-q", "-y", "-o", "Acquire::Retries=3"]);
+    execute(command.env("DEBIAN_FRONTEND", "noninteractive").args(args))
+}
+
 fn cannot_start(command: &Command) -> String {
     format!("cannot start `{}`", shown(command))
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::build::ARM_TARGET;
-use crate::run::{cmd, execute, succeeds, which};
+use crate::emulator::{self, Emulator};
+use crate::run::{apt_get, cmd, succeeds, which};
 use crate::supply;
 use crate::toolchain::{self, Toolchain};
 
@@ -71,7 +72,6 @@ const TESTS: &[Package] = &[
 const FUZZ: &[Package] = &[Package { name: "g++", probe: Probe::Program("c++") }];
 
 const VMS: &[Package] = &[
-    Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },
     // For the module that crashes test VMs; the kernel's objtool wants libelf.
     Package { name: "gcc", probe: Probe::Program("gcc") },
     Package { name: "make", probe: Probe::Program("make") },
@@ -91,9 +91,6 @@ const ARM_BUILD: &[Package] = &[
         probe: Probe::Path("/usr/aarch64-linux-gnu/lib/libc.a"),
     },
 ];
-
-const ARM_VM: &[Package] =
-    &[Package { name: "qemu-system-arm", probe: Probe::Program("qemu-system-aarch64") }];
 
 impl Package {
     fn is_there(&self) -> bool {
@@ -119,9 +116,14 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         Need::Namespaces => &[NAMESPACES],
         Need::Tests => &[NAMESPACES, TESTS],
         Need::Vms => &[NAMESPACES, TESTS, FUZZ, VMS],
-        Need::ArmBuild => &[ARM_BUILD],
-        Need::ArmVm => &[ARM_BUILD, ARM_VM],
+        Need::ArmBuild | Need::ArmVm => &[ARM_BUILD],
     };
+    let emulator = match need {
+        Need::Build | Need::Namespaces | Need::Tests | Need::ArmBuild => None,
+        Need::Vms => Some(emulator::X86),
+        Need::ArmVm => Some(emulator::ARM),
+    };
+    let emulator = emulator.filter(|emulator| !emulator.is_there());
     let found = Toolchain::find();
     let compiler = if found.is_none() { COMPILER } else { &[] };
     let missing: Vec<&str> = groups
@@ -131,7 +133,7 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         .chain(compiler)
         .map(|package| package.name)
         .collect();
-    apt_install(&missing)?;
+    bring(&missing, emulator)?;
     let toolchain = match found.or_else(Toolchain::find) {
         Some(toolchain) => toolchain,
         None => bail!(
@@ -171,11 +173,13 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
-    if packages.is_empty() {
+/// Installs the packages and unpacks the emulator.
+fn bring(packages: &[&str], emulator: Option<Emulator>) -> Result<()> {
+    let emulator_package = emulator.map(|emulator| emulator.package());
+    let list = packages.iter().copied().chain(emulator_package).collect::<Vec<_>>().join(" ");
+    if list.is_empty() {
         return Ok(());
     }
-    let list = packages.join(" ");
     ensure!(
         which("apt-get").is_some(),
         "missing: what Debian's packages `{list}` bring (there is no apt-get here); \
@@ -185,15 +189,14 @@ fn apt_install(packages: &[&str]) -> Result<()> {
         rustix::process::geteuid().is_root(),
         "missing packages: run `apt-get install --no-install-recommends {list}` as root, or this command"
     );
-    println!("setup: installing the packages {list}");
-    let apt = |args: &[&str]| {
-        let mut command = cmd("apt-get", ["-q", "-y", "-o", "Acquire::Retries=3"]);
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
-        execute(&mut command)
-    };
-    apt(&["update"]).context("refresh the package index")?;
-    apt(&[&["install", "--no-install-recommends", "--no-remove"], packages].concat())
-        .with_context(|| format!("install the packages {list}"))
+    apt_get(&["update"]).context("refresh the package index")?;
+    if !packages.is_empty() {
+        let list = packages.join(" ");
+        println!("setup: installing the packages {list}");
+        apt_get(&[&["install", "--no-install-recommends", "--no-remove"], packages].concat())
+            .with_context(|| format!("install the packages {list}"))?;
+    }
+    emulator.map_or(Ok(()), |emulator| emulator.fetch())
 }
 
 /// `cargo fmt` and `cargo clippy` belong to the tool chain that runs this.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::run::cmd;
+use crate::emulator;
 use crate::signals::Interrupt;
 use crate::vm::kernel::Kernel;
 use crate::vm::qemu::run_to_end;
@@ -43,7 +43,7 @@ impl Boot<'_> {
         if console.exists() {
             fs::remove_file(&console).with_context(|| format!("remove {}", console.display()))?;
         }
-        let mut command = cmd("qemu-system-aarch64", self.arguments());
+        let mut command = emulator::ARM.command(self.arguments());
         let log = self.dir.join("qemu.log");
         let (status, stderr) = run_to_end(&mut command, &log, BOOT_LIMIT, interrupt)?;
         ensure!(status.success(), "QEMU ended with {status}: {}", stderr.trim());

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::run::{cmd, shown};
+use crate::emulator;
+use crate::run::shown;
 use crate::signals::Interrupt;
 
 /// `isa-debug-exit` turns a written byte n into the exit status 2n+1; the guest
@@ -57,7 +58,7 @@ impl Boot {
             }
         }
         let log = self.console.with_file_name("qemu.log");
-        let mut command = cmd("qemu-system-x86_64", self.arguments(kernel, initramfs));
+        let mut command = emulator::X86.command(self.arguments(kernel, initramfs));
         let (status, said) = run_to_end(&mut command, &log, limit, interrupt)?;
         ensure!(
             status.code() == Some(GUEST_OK),

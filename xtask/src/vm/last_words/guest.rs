@@ -22,6 +22,7 @@ use super::crashes::{After, Cause, Crash};
 use super::judge::Arrival;
 use super::machine::{Guard, STORE_BYTES, arguments, connect, read_lines, said};
 use super::{AFTER_CRASH, Subject};
+use crate::emulator;
 use crate::run::cmd;
 use crate::signals::Interrupt;
 use crate::vm::kernel::Kernel;
@@ -179,7 +180,7 @@ impl<'a> Guest<'a> {
         let made = File::create(&store).and_then(|file| file.set_len(STORE_BYTES));
         made.with_context(|| format!("make {}", store.display()))?;
         let arguments = arguments(plan, sockets.path());
-        let mut qemu = cmd("qemu-system-x86_64", arguments);
+        let mut qemu = emulator::X86.command(arguments);
         let log = plan.dir.join("qemu.log");
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr("qemu.log")?);
         qemu.process_group(0);
