@@ -1,25 +1,19 @@
 //! `cargo xtask test`: everything that must hold before a change is taken in,
 //! in the order of what fails fastest. It changes nothing in the tree.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::build;
 use crate::fuzz;
-use crate::run::{cmd, execute, root, run_watched};
+use crate::run::{execute, run_watched};
 use crate::setup::{self, Need};
 use crate::signals::Interrupt;
 use crate::summary::{CargoTest, Count, Steps};
 use crate::supply;
 use crate::system;
 use crate::vm;
-
-const UNIT: &str = "configs/netconsole-agent.service";
-/// The binary that the unit's commands name.
-const INSTALLED: &str = "/usr/bin/netconsole-agent";
 
 /// Arguments of the command.
 #[derive(clap::Args)]
@@ -67,9 +61,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         tests(&mut command, count)
     });
-    steps.run("systemd unit", |_| {
-        verify_unit(binary.as_ref().context("there is no binary for its commands")?)
-    });
     if !args.quick {
         steps.run("fuzz targets", |count| fuzz::run(&toolchain, count));
         let interrupt = Interrupt::watch()?;
@@ -96,16 +87,4 @@ fn tests(command: &mut Command, count: &mut Count) -> Result<()> {
     let result = run_watched(command, |line| output.read_line(line));
     *count += output.count();
     result
-}
-
-/// Verifies the unit with the built binary in its commands: neither the installed one nor its pages
-/// need be there.
-fn verify_unit(binary: &Path) -> Result<()> {
-    let unit = root().join(UNIT);
-    let text = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
-    let dir = tempfile::tempdir().context("make a directory for the unit")?;
-    let copy = dir.path().join("netconsole-agent.service");
-    let text = text.replace(INSTALLED, &binary.display().to_string());
-    fs::write(&copy, text).with_context(|| format!("write {}", copy.display()))?;
-    execute(cmd("systemd-analyze", ["verify", "--man=no"]).arg(copy))
 }

@@ -240,10 +240,12 @@ impl<'a> Machine<'a> {
 impl Drop for Machine<'_> {
     fn drop(&mut self) {
         // With process 1 everything in its namespaces ends. It fails if that has happened already.
+        // Who started it ends after it: then no process is in the cgroups any more.
         if self.pid != 0 {
             drop(cmd("kill", ["-KILL", &self.pid.to_string()]).stderr(Stdio::null()).status());
+        } else {
+            drop(self.unshare.kill());
         }
-        drop(self.unshare.kill());
         drop(self.unshare.wait());
         drop(output(&mut cmd("ip", ["netns", "del", &self.peer])));
         for cgroup in cgroups() {
