@@ -7,21 +7,27 @@
 
 /// Version of [`RecordHead`]'s layout; the first field of each ring record, so
 /// that a reader which did not load the programs can refuse what it does not know.
-pub const LAYOUT_VERSION: u16 = 2;
+pub const LAYOUT_VERSION: u16 = 3;
 
 /// Room for the text of one record in the programs' scratch. printk stores at
 /// most 1024 bytes (`PRINTKRB_RECORD_MAX`); a power of two lets the verifier
 /// follow the bound.
 pub const TEXT_ROOM_BYTES: usize = 2048;
+/// Room for the part of a `printk_info` that a program reads; a power of two as well.
+pub const INFO_ROOM_BYTES: usize = 128;
 /// Longest text that a program copies.
 pub const TEXT_COPY_MAX_BYTES: u32 = (TEXT_ROOM_BYTES - 1) as u32;
 
 /// [`RecordHead::kind`]: the text and the context are known, and `seq` is the
-/// descriptor id; the rest comes from `/dev/kmsg`.
+/// descriptor id; the header comes with the next record ([`FLAG_PREVIOUS`]), as [`KIND_HEADER`],
+/// or from `/dev/kmsg`.
 pub const KIND_TEXT: u8 = 1;
 /// [`RecordHead::kind`]: the record is whole, [`DeviceInfo`] lies between the
 /// head and the text.
 pub const KIND_WHOLE: u8 = 2;
+/// [`RecordHead::kind`]: the header of a record whose text came before, with its [`DeviceInfo`] and no
+/// context. In the place of the text is the record's descriptor id, a `u64`.
+pub const KIND_HEADER: u8 = 3;
 
 /// [`RecordHead::flags`]: committed for good, nothing can be appended.
 pub const FLAG_FINAL: u8 = 1 << 0;
@@ -32,12 +38,18 @@ pub const FLAG_TEXT_UNREAD: u8 = 1 << 2;
 
 /// [`RecordHead::flags`]: the kernel had no room for the text and lost the record.
 pub const FLAG_LOST: u8 = 1 << 3;
+/// [`RecordHead::flags`]: the header in this [`KIND_TEXT`] is that of the record before.
+pub const FLAG_PREVIOUS: u8 = 1 << 4;
 
 /// Head of one record in the ring buffer `RECORDS`. The text is the rest of the
 /// ring record from `text_at` on.
 ///
 /// A reader needs nothing else to send a half-known record: which fields are
 /// known follows from `kind`.
+///
+/// The *header* is `ts_ns`, `caller_id`, `level`, `facility`, `header_text_len_bytes` and
+/// [`FLAG_CONT`]. printk fills it in after the tracepoint; so a [`KIND_TEXT`] has, with
+/// [`FLAG_PREVIOUS`], that of the record before, and else none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct RecordHead {
@@ -63,17 +75,17 @@ pub struct RecordHead {
     pub pid: u32,
     /// `caller_id` of the record; 0 if unknown.
     pub caller_id: u32,
-    /// syslog level, [`KIND_WHOLE`] only.
+    /// syslog level.
     pub level: u8,
-    /// syslog facility, [`KIND_WHOLE`] only.
+    /// syslog facility.
     pub facility: u8,
-    /// Keeps the layout free of holes.
-    pub reserved: u16,
+    /// Length of the text of the record that the header is of.
+    pub header_text_len_bytes: u16,
     /// Name of the current task, NUL-padded.
     pub comm: [u8; 16],
     /// Leaf name of its cgroup, NUL-terminated, cut at 63 bytes.
     pub cgroup: [u8; 64],
-    /// Sequence number ([`KIND_WHOLE`]), or the word before the text, which is
+    /// Sequence number ([`KIND_WHOLE`], [`KIND_HEADER`]), or the word before the text, which is
     /// the descriptor id unless the text continues another one ([`KIND_TEXT`]).
     /// Last, so that one read brings the word and the text behind it.
     pub seq: u64,
@@ -227,6 +239,8 @@ pub struct Offsets {
     pub desc_size: u32,
     /// `prb_desc.text_blk_lpos`.
     pub desc_text_blk_lpos: u32,
+    /// `prb_desc.state_var`.
+    pub desc_state_var: u32,
     /// `prb_data_ring.size_bits`.
     pub data_ring_size_bits: u32,
     /// `prb_data_ring.data`.
@@ -249,12 +263,21 @@ pub struct Offsets {
     pub info_caller_id: u32,
     /// `printk_info.dev_info`.
     pub info_dev_info: u32,
-    /// `task_struct.cgroups`, 0 if the leaf name cannot be read.
+    /// How much of a `printk_info` has to be read for its header, less than [`INFO_ROOM_BYTES`];
+    /// 0 if the layout is not known.
+    pub info_header_bytes: u32,
+    /// `task_struct.cgroups`, 0 if the task's fields are not known.
     pub task_cgroups: u32,
+    /// `task_struct.pid`.
+    pub task_pid: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
     /// `css_set.dfl_cgrp`.
     pub css_set_dfl_cgrp: u32,
     /// `cgroup.kn`.
     pub cgroup_kn: u32,
+    /// `kernfs_node.id`.
+    pub kernfs_node_id: u32,
     /// `kernfs_node.name`.
     pub kernfs_node_name: u32,
     /// `netdev_notifier_info.dev`.

@@ -94,7 +94,7 @@ fn arm(armed_by: u32) {
 /// # Safety
 /// `word` must point into a map, aligned to 8.
 #[inline(always)]
-unsafe fn exchange(word: *mut u64, value: u64) {
+pub(crate) unsafe fn exchange(word: *mut u64, value: u64) {
     #[cfg(target_arch = "bpf")]
     // SAFETY: the caller vouches for the word; the instruction writes it and the register alone.
     unsafe {

@@ -16,6 +16,7 @@
 #![allow(missing_docs, reason = "the program and map macros generate undocumented items")]
 
 mod context;
+mod header;
 mod last_words;
 mod maps;
 mod netdev;

@@ -1,8 +1,8 @@
 //! Maps, read-only globals, and the few operations on them.
 
 use agent_common::{
-    DeviceInfo, Offsets, RecordHead, SHED_FROM_SIXTEENTHS, SHED_MILDEST, SHED_SEVEREST, Sleeper,
-    TEXT_ROOM_BYTES, counter,
+    DeviceInfo, INFO_ROOM_BYTES, Offsets, RecordHead, SHED_FROM_SIXTEENTHS, SHED_MILDEST,
+    SHED_SEVEREST, Sleeper, TEXT_ROOM_BYTES, counter,
 };
 use aya_ebpf::{
     Global,
@@ -11,6 +11,8 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray, RingBuf},
 };
+
+use crate::header::STACK_WORDS;
 
 /// Records on their way to the agent; the agent sets the size at load time.
 #[map]
@@ -39,9 +41,9 @@ static OPEN: Array<u64> = Array::with_max_entries(1, 0);
 /// Scratch of the text programs: one entry per program, since an NMI may run one
 /// program in the middle of another on the same CPU.
 #[map]
-pub(crate) static TEXT_SCRATCH: PerCpuArray<TextRecord> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static TEXT_SCRATCH: PerCpuArray<TextScratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub(crate) static WHOLE_SCRATCH: PerCpuArray<WholeRecord> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static WHOLE_SCRATCH: PerCpuArray<WholeScratch> = PerCpuArray::with_max_entries(2, 0);
 
 /// Set by the agent before the programs are loaded.
 #[unsafe(no_mangle)]
@@ -55,6 +57,30 @@ pub(crate) struct TextRecord {
     pub(crate) head: RecordHead,
     pub(crate) text: [u8; TEXT_ROOM_BYTES],
 }
+
+/// What the text program of one CPU works with.
+#[repr(C)]
+pub(crate) struct TextScratch {
+    /// Descriptor id of the text before.
+    pub(crate) last_id: u64,
+    /// 1 once the agent was told what a descriptor id lacks to be a seq.
+    pub(crate) is_id_told: u64,
+    /// Descriptor id of a record whose header could not be brought yet.
+    pub(crate) owed_id: u64,
+    pub(crate) info: InfoBytes,
+    pub(crate) stack: [u64; STACK_WORDS],
+    pub(crate) record: TextRecord,
+}
+
+/// What the programs on commits work with.
+#[repr(C)]
+pub(crate) struct WholeScratch {
+    pub(crate) info: InfoBytes,
+    pub(crate) record: WholeRecord,
+}
+
+/// Room for the part of a `printk_info` that is read; aligned like one.
+pub(crate) type InfoBytes = [u64; INFO_ROOM_BYTES / 8];
 
 #[repr(C)]
 pub(crate) struct WholeRecord {
@@ -126,27 +152,32 @@ pub(crate) fn opened(seq: u64) {
     }
 }
 
-/// Writes `len_bytes` bytes from `record` to `RECORDS` and wakes the sleeper if there is one;
-/// false if there was no room.
+/// Writes a record of `len_bytes` bytes to `RECORDS`; false if there was no room. Both are counted.
 ///
 /// # Safety
 /// `record` must point to at least `len_bytes` initialised bytes.
 #[inline(always)]
 pub(crate) unsafe fn emit<T>(record: *mut T, len_bytes: u64) -> bool {
+    // SAFETY: the caller vouches for the memory.
+    let written = unsafe { output(record, len_bytes) };
+    count(if written { counter::CAPTURED } else { counter::RING_FULL });
+    written
+}
+
+/// Writes `len_bytes` bytes to `RECORDS` and wakes the sleeper if there is one; false if there was no
+/// room.
+///
+/// # Safety
+/// `item` must point to at least `len_bytes` initialised bytes.
+#[inline(always)]
+pub(crate) unsafe fn output<T>(item: *mut T, len_bytes: u64) -> bool {
     // SAFETY: the caller vouches for the memory; the helper copies it.
     let status = unsafe {
-        bpf_ringbuf_output(
-            RECORDS_PTR.cast(),
-            record.cast(),
-            len_bytes,
-            u64::from(BPF_RB_NO_WAKEUP),
-        )
+        bpf_ringbuf_output(RECORDS_PTR.cast(), item.cast(), len_bytes, u64::from(BPF_RB_NO_WAKEUP))
     };
     if status != 0 {
-        count(counter::RING_FULL);
         return false;
     }
-    count(counter::CAPTURED);
     wake_sleeper();
     true
 }

@@ -6,8 +6,8 @@
 //! record when it is complete.
 
 use agent_common::{
-    FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
-    TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
+    FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT,
+    TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -18,39 +18,40 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 
 use crate::{
-    context::{self, read_u32, read_u64},
+    context::{self, Pointers, read_u32, read_u64},
+    header::{Header, bring, learn, read_device},
     last_words::{hold, suspect},
     maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offset, opened, shed},
 };
 
 #[btf_tracepoint(function = "console")]
 fn printk_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    text(&ctx, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    text(&ctx, ctx.arg::<u64>(0), ctx.arg::<u64>(1), Pointers::Typed);
     0
 }
 
 #[raw_tracepoint(tracepoint = "console")]
 fn printk_raw_tp(ctx: RawTracePointContext) -> i32 {
-    text(&ctx, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    text(&ctx, ctx.arg::<u64>(0), ctx.arg::<u64>(1), Pointers::Untyped);
     0
 }
 
 #[fentry(function = "prb_commit")]
 fn printk_commit_fentry(ctx: FEntryContext) -> i32 {
-    whole(&ctx, ctx.arg::<u64>(0), 0, 0);
+    whole(&ctx, ctx.arg::<u64>(0), Commit::First, Pointers::Typed);
     0
 }
 
 #[fentry(function = "prb_final_commit")]
 fn printk_final_fentry(ctx: FEntryContext) -> i32 {
-    whole(&ctx, ctx.arg::<u64>(0), 1, FLAG_FINAL);
+    whole(&ctx, ctx.arg::<u64>(0), Commit::Final, Pointers::Typed);
     0
 }
 
 #[kprobe(function = "prb_commit")]
 fn printk_commit_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(entry) = ctx.arg::<u64>(0) {
-        whole(&ctx, entry, 0, 0);
+        whole(&ctx, entry, Commit::First, Pointers::Untyped);
     }
     0
 }
@@ -58,19 +59,19 @@ fn printk_commit_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe(function = "prb_final_commit")]
 fn printk_final_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(entry) = ctx.arg::<u64>(0) {
-        whole(&ctx, entry, 1, FLAG_FINAL);
+        whole(&ctx, entry, Commit::Final, Pointers::Untyped);
     }
     0
 }
 
 /// Text and context, for the tracepoint.
 #[inline(always)]
-fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
-    let Some(record) = TEXT_SCRATCH.get_ptr_mut(0) else { return };
+fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64, pointers: Pointers) {
+    let Some(scratch) = TEXT_SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: the scratch belongs to this CPU and this program while it runs.
-    let record_ref = unsafe { &mut *record };
-    let head = &mut record_ref.head;
-    context::fill(head);
+    let scratch = unsafe { &mut *scratch };
+    let head = &mut scratch.record.head;
+    context::fill(head, pointers);
     head.layout = LAYOUT_VERSION;
     head.kind = KIND_TEXT;
     head.flags = 0;
@@ -79,7 +80,7 @@ fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
     head.caller_id = 0;
     head.level = 0;
     head.facility = 0;
-    head.reserved = 0;
+    head.header_text_len_bytes = 0;
     // The word before the text of a new record is the descriptor id
     // (`struct prb_data_block`); before a continuation it is older text. `seq` and
     // the text are neighbours here too, so one read does.
@@ -103,89 +104,75 @@ fn text<C: EbpfContext>(ctx: &C, text: u64, len_bytes: u64) {
         copied = 0;
     }
     head.text_len_bytes = copied as u16;
+    let id = head.seq;
+    bring(scratch, id);
     // The word that every kernel's panic begins with; whether it is one is looked up.
-    if record_ref.text[0] == b'K' && record_ref.text[7] == b'p' {
+    if scratch.record.text[0] == b'K' && scratch.record.text[7] == b'p' {
         suspect();
     }
     // SAFETY: head and `copied` bytes of text are initialised.
-    let _ = unsafe { emit(record, TEXT_AT_TEXT as u64 + copied) };
+    let _ = unsafe { emit(&raw mut scratch.record, TEXT_AT_TEXT as u64 + copied) };
     hold();
+    // What the tracepoint hands on lies on the stack.
+    learn(scratch, ctx.as_ptr() as u64, id);
+}
+
+/// Which commit a program is on; each has a scratch of its own, by this number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    /// `prb_commit`: the record may grow.
+    First = 0,
+    /// `prb_final_commit`.
+    Final = 1,
 }
 
 /// The whole record behind a `struct prb_reserved_entry`, at the entry of its commit.
 #[inline(always)]
-fn whole<C: EbpfContext>(ctx: &C, entry: u64, scratch_index: u32, flags: u8) {
-    let Some(record) = WHOLE_SCRATCH.get_ptr_mut(scratch_index) else { return };
+fn whole<C: EbpfContext>(ctx: &C, entry: u64, commit: Commit, pointers: Pointers) {
+    let Some(scratch) = WHOLE_SCRATCH.get_ptr_mut(commit as u32) else { return };
     // SAFETY: the scratch belongs to this CPU and this program while it runs.
-    let record_ref = unsafe { &mut *record };
-    let head = &mut record_ref.head;
+    let scratch = unsafe { &mut *scratch };
+    let record = &mut scratch.record;
+    let head = &mut record.head;
     head.layout = LAYOUT_VERSION;
     head.kind = KIND_WHOLE;
-    head.flags = flags;
+    head.flags = if commit == Commit::Final { FLAG_FINAL } else { 0 };
     head.text_at = TEXT_AT_WHOLE as u16;
-    head.reserved = 0;
 
-    let Some(found) = find(entry) else {
+    let found = find(entry);
+    let header = found.as_ref().and_then(|found| Header::read(found.info, &mut scratch.info));
+    let (Some(found), Some(header)) = (found, header) else {
         read_failed(ctx);
         return;
     };
-    let o = |offset: u64| found.info + offset;
-    let (Some(seq), Some(ts_ns), Some(len_and_more), Some(caller_id)) = (
-        read_u64(o(offset!(info_seq))),
-        read_u64(o(offset!(info_ts_nsec))),
-        read_u32(o(offset!(info_text_len))),
-        read_u32(o(offset!(info_caller_id))),
-    ) else {
-        read_failed(ctx);
+    if shed(header.level, header.seq) {
         return;
-    };
-    let (Some(facility), Some(flags_level)) =
-        (read_u32(o(offset!(info_facility))), read_u32(o(offset!(info_flags_level))))
-    else {
-        read_failed(ctx);
-        return;
-    };
+    }
     if found.lost {
         head.flags |= FLAG_LOST;
     }
-    head.seq = seq;
-    head.ts_ns = ts_ns;
-    head.caller_id = caller_id;
-    head.facility = facility as u8;
-    head.level = (flags_level as u8 >> (offset!(info_level_shift) as u32 & 7)) & 7;
-    if shed(head.level, seq) {
-        return;
-    }
-    // LOG_CONT is 8 (`enum printk_info_flags`, kernel/printk/internal.h).
-    if flags_level & 8 != 0 {
-        head.flags |= FLAG_CONT;
-    }
-    let device = (&raw mut record_ref.device).cast();
-    let device_bytes = core::mem::size_of::<agent_common::DeviceInfo>() as u32;
-    let from = o(offset!(info_dev_info)) as *const _;
-    // SAFETY: the helper checks the address and writes at most the size given.
-    let status = unsafe { bpf_probe_read_kernel(device, device_bytes, from) };
-    if status != 0 {
+    head.seq = header.seq;
+    header.fill(head);
+    if !read_device(found.info, &mut record.device) {
         read_failed(ctx);
         return;
     }
-    context::fill(head);
+    context::fill(head, pointers);
 
-    let len_bytes = if found.text == 0 { 0 } else { u64::from(len_and_more as u16) };
-    let copied =
-        copy_text(ctx, record_ref.text.as_mut_ptr(), found.text, len_bytes, &mut head.flags);
+    let len_bytes = if found.text == 0 { 0 } else { u64::from(header.text_len_bytes) };
+    let copied = copy_text(ctx, record.text.as_mut_ptr(), found.text, len_bytes, &mut head.flags);
     head.text_len_bytes = copied as u16;
     // SAFETY: head, device info and `copied` bytes of text are initialised.
-    let written = unsafe { emit(record, TEXT_AT_WHOLE as u64 + copied) };
-    if flags & FLAG_FINAL == 0 {
+    let written = unsafe { emit(&raw mut *record, TEXT_AT_WHOLE as u64 + copied) };
+    if commit == Commit::First {
         if written {
-            opened(seq);
+            opened(header.seq);
         }
         // It may grow: the line that follows, or its final commit, waits for it.
         return;
     }
     // The first line of a panic is an emergency; whether it is one is looked up.
-    if head.level == 0 {
+    if header.level == 0 {
         suspect();
     }
     hold();

@@ -178,6 +178,8 @@ impl Pump {
             let mut sink =
                 Watched { sink: &mut self.store, watch: &mut self.report, text, live_seq };
             let progress = self.sequencer.poll(now, &mut self.ring, &mut self.kmsg, &mut sink);
+            let completed = self.sequencer.counts().completed;
+            self.backfill.wanted.is_settled(self.sequencer.next_seq(), completed);
             if let Some(missing) = &progress.wanted {
                 self.backfill.ask(missing);
             }

@@ -164,5 +164,7 @@ fn at_full_speed_every_seq_arrives() {
     assert!(account.balances, "{}", account.line());
     assert_eq!(account.lost_total(), 0, "{}", account.line());
     assert_eq!(marked, account.approximated, "approximated records are marked and counted");
+    let completed = status.capture.completed;
+    assert!(completed > LINES as u64, "the programs bring headers: {completed}");
     assert!(log.contains("final account"), "{log}");
 }

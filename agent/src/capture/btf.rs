@@ -30,6 +30,14 @@ pub enum BtfError {
     /// The kernel has no such struct or field.
     #[error("this kernel has no field `{0}`")]
     NoField(String),
+    /// A struct is longer than the programs have room for.
+    #[error("this kernel's `{name}` is longer than the {room_bytes} bytes that are read of it")]
+    TooLong {
+        /// The struct.
+        name: &'static str,
+        /// What the programs have room for.
+        room_bytes: usize,
+    },
 }
 
 /// The structs of one kernel.

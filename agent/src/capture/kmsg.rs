@@ -42,6 +42,9 @@ const STORM_RECORDS: usize = 32;
 /// Length of that nap, and of the wait for room in the queue. At full speed two
 /// CPUs fill a buffer of 128 KiB in about a millisecond.
 const STORM_NAP_NS: u64 = 150_000;
+/// Length of a nap while the ring alone tells everything. In it the ring must tell as many records
+/// as make a storm.
+const SPARED_NAP_NS: u64 = 1_000_000;
 /// The first look after something happened. The programs run before the record
 /// is committed, so the thread may be rung, look, and find nothing yet.
 const FIRST_LOOK_NS: u64 = 40_000;
@@ -208,6 +211,8 @@ pub struct Wanted {
     until_seq: AtomicU64,
     /// What the thread reads next, at least.
     at_seq: AtomicU64,
+    /// Records that the pump has settled without what is read here.
+    spared: AtomicU64,
 }
 
 impl Wanted {
@@ -225,7 +230,15 @@ impl Wanted {
             from_seq: AtomicU64::new(from_seq),
             until_seq: AtomicU64::new(until_seq),
             at_seq: AtomicU64::new(0),
+            spared: AtomicU64::new(0),
         }
+    }
+
+    /// The pump has settled everything before `next_seq`; `spared` records of all were not needed
+    /// from here.
+    pub fn is_settled(&self, next_seq: u64, spared: u64) {
+        self.from_seq.store(next_seq, Ordering::Relaxed);
+        self.spared.store(spared, Ordering::Relaxed);
     }
 
     /// The pump misses these; to be followed by a wake. True if that is news.
@@ -233,7 +246,6 @@ impl Wanted {
         if self.until_seq.load(Ordering::Relaxed) >= missing.end {
             return false;
         }
-        self.from_seq.store(missing.start, Ordering::Relaxed);
         self.until_seq.store(missing.end, Ordering::Release);
         true
     }
@@ -245,6 +257,10 @@ impl Wanted {
     #[must_use]
     pub fn at_seq(&self) -> u64 {
         self.at_seq.load(Ordering::Acquire)
+    }
+
+    fn spared(&self) -> u64 {
+        self.spared.load(Ordering::Relaxed)
     }
 
     fn is_at(&self, seq: u64) {
@@ -283,6 +299,34 @@ pub struct KmsgStats {
     pub wakeups: AtomicU64,
 }
 
+/// A storm, from its beginning on.
+#[derive(Debug, Default)]
+struct Storm {
+    read: u64,
+    /// How often the kernel had overwritten records until then, and how many the pump had settled
+    /// without what is read here.
+    begin: Option<(u64, u64)>,
+}
+
+impl Storm {
+    /// Whether the ring alone tells everything, and it pays not to read until the storm is over. Reading
+    /// costs whoever prints: each line that another CPU has read must be fetched back to be
+    /// written again. But then all that the kernel still has must be read to come to the newest
+    /// record, so that much of the storm is read first.
+    fn is_left_to_ring(
+        &mut self,
+        read: usize,
+        overwritten: u64,
+        spared: u64,
+        buffer_records: u64,
+    ) -> bool {
+        self.read += read as u64;
+        let (overwritten_before, spared_before) = *self.begin.get_or_insert((overwritten, spared));
+        (self.read >= buffer_records || overwritten > overwritten_before)
+            && spared >= spared_before + STORM_RECORDS as u64
+    }
+}
+
 /// What the thread is made of.
 pub struct KmsgThread {
     /// The device.
@@ -297,6 +341,8 @@ pub struct KmsgThread {
     pub doorbell: Option<Doorbell>,
     /// What it reads next, at least.
     pub next_seq: u64,
+    /// How many records the kernel's buffer may hold.
+    pub buffer_records: u64,
     /// What to read.
     pub wanted: Arc<Wanted>,
     /// Set, followed by a wake, to end the thread.
@@ -319,6 +365,7 @@ impl KmsgThread {
             waiter.also_while_readable(self.reader.as_fd())?;
         }
         let mut look_ns = FIRST_LOOK_NS;
+        let mut storm = Storm::default();
         while !self.stop.load(Ordering::Acquire) {
             if !self.is_wanted() {
                 waiter.sleep(REST_NS, || self.is_wanted() || self.stop.load(Ordering::Acquire));
@@ -333,8 +380,15 @@ impl KmsgThread {
             }
             if count >= STORM_RECORDS || self.queue.slots() == 0 {
                 waiter.nap(STORM_NAP_NS);
+                let overwritten = self.stats.overwritten.load(Ordering::Relaxed);
+                let spared = self.wanted.spared();
+                if storm.is_left_to_ring(count, overwritten, spared, self.buffer_records) {
+                    self.spare(&waiter);
+                    storm = Storm::default();
+                }
                 continue;
             }
+            storm = Storm::default();
             let mut found = false;
             let rang = waiter.sleep(look_ns, || {
                 // The programs ring only a sleeper; what was committed before the
@@ -355,26 +409,40 @@ impl KmsgThread {
         Ok(())
     }
 
+    /// Naps as long as the ring alone tells everything.
+    fn spare(&self, waiter: &Waiter) {
+        let mut spared = self.wanted.spared();
+        while !self.stop.load(Ordering::Acquire) {
+            waiter.nap(SPARED_NAP_NS);
+            self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
+            // Nobody rings while this thread does not sleep.
+            self.pump.wake();
+            let before = std::mem::replace(&mut spared, self.wanted.spared());
+            if spared - before < STORM_RECORDS as u64 {
+                return;
+            }
+        }
+    }
+
     /// Whether there is anything to be read.
     fn is_wanted(&self) -> bool {
         self.next_seq <= self.wanted.until_seq.load(Ordering::Acquire)
     }
 
-    /// Reads until there is nothing left or wanted, or the queue is full.
+    /// Reads until there is nothing left or wanted, or the queue is full; returns how many records
+    /// there were, with those that the pump needs no more.
     fn read_batch(&mut self) -> Result<usize, KmsgError> {
         let mut count = 0;
         while self.queue.slots() > 0 && self.is_wanted() {
             match self.reader.read()? {
                 Read::Record => {
                     self.next_seq = self.reader.record().seq + 1;
-                    if self.next_seq <= self.wanted.from_seq.load(Ordering::Relaxed) {
-                        self.wanted.is_at(self.next_seq);
-                        continue;
-                    }
-                    // Room was checked above, and nobody else writes.
-                    let _ = self.queue.push(self.reader.record().clone());
-                    self.wanted.is_at(self.next_seq);
                     count += 1;
+                    if self.next_seq > self.wanted.from_seq.load(Ordering::Relaxed) {
+                        // Room was checked above, and nobody else writes.
+                        let _ = self.queue.push(self.reader.record().clone());
+                    }
+                    self.wanted.is_at(self.next_seq);
                 }
                 Read::End => break,
                 Read::Overwritten => {

@@ -5,13 +5,21 @@ use std::sync::{Arc, atomic::AtomicBool};
 use rtrb::{Consumer, RingBuffer};
 
 use super::{
-    bpf::{Alarm, Doorbell, MappedRing, PanicHook, ProbeError, Probes, RecordHook, RingView},
+    bpf::{
+        Alarm, Doorbell, MappedRing, PanicHook, ProbeError, Probes, RecordHook, RingView,
+        log_buffer_bytes,
+    },
     kmsg::{Backfill, KmsgError, KmsgReader, KmsgStats, KmsgThread, QUEUE_RECORDS, Wanted},
     kmsg_record::KmsgRecord,
     replay::Replay,
     sequencer::{Begin, RingContent, Sequencer},
     wake::Waker,
 };
+
+/// The kernel's log buffer where its size is not told: that of most distributions.
+const BUFFER_BYTES: u64 = 1 << 18;
+/// What a short record takes of it.
+const RECORD_BYTES: u64 = 64;
 
 /// The three sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +209,7 @@ pub fn open(
             waker: Arc::clone(&kmsg_waker),
             doorbell: kmsg_doorbell,
             next_seq: first_seq,
+            buffer_records: log_buffer_bytes().unwrap_or(BUFFER_BYTES) / RECORD_BYTES,
             wanted,
             stop: Arc::clone(&kmsg_stop),
             stats: Arc::clone(&kmsg_stats),

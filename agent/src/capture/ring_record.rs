@@ -6,8 +6,8 @@
 use std::mem::offset_of;
 
 use agent_common::{
-    DeviceInfo, FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE,
-    LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
+    DeviceInfo, FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS, FLAG_TEXT_UNREAD, KIND_HEADER,
+    KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
 };
 
 use crate::record::{Caller, Context, Record};
@@ -31,11 +31,11 @@ impl<'a> RingRecord<'a> {
         }
         let text_at = match bytes[2] {
             KIND_TEXT => TEXT_AT_TEXT,
-            KIND_WHOLE => TEXT_AT_WHOLE,
+            KIND_WHOLE | KIND_HEADER => TEXT_AT_WHOLE,
             _ => return None,
         };
-        let fits = usize::from(record.u16_at(4)) == text_at
-            && text_at + usize::from(record.u16_at(6)) <= bytes.len();
+        let fits =
+            record.text_at() == text_at && text_at + usize::from(record.u16_at(6)) <= bytes.len();
         fits.then_some(record)
     }
 
@@ -43,6 +43,25 @@ impl<'a> RingRecord<'a> {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.bytes[2] == KIND_WHOLE
+    }
+
+    /// Whether it is the header of a record whose text came before.
+    #[must_use]
+    pub fn is_header(&self) -> bool {
+        self.bytes[2] == KIND_HEADER
+    }
+
+    /// What a descriptor id lacks to be a seq (modulo 2^64), if it is a header that tells.
+    #[must_use]
+    pub fn id_base(&self) -> Option<u64> {
+        let id = self.is_header().then(|| self.text().try_into().ok())??;
+        Some(self.seq_or_id().wrapping_sub(u64::from_ne_bytes(id)))
+    }
+
+    /// Whether a text brings the header of the record before.
+    #[must_use]
+    pub fn brings_previous(&self) -> bool {
+        self.bytes[2] == KIND_TEXT && self.bytes[3] & FLAG_PREVIOUS != 0
     }
 
     /// Whether nothing can be appended any more.
@@ -63,7 +82,7 @@ impl<'a> RingRecord<'a> {
         self.bytes[3] & FLAG_LOST != 0
     }
 
-    /// Sequence number of a whole record; else the word before the text.
+    /// Sequence number of a whole record or a header; else the word before the text.
     #[must_use]
     pub fn seq_or_id(&self) -> u64 {
         self.u64_at(offset_of!(RecordHead, seq))
@@ -78,8 +97,12 @@ impl<'a> RingRecord<'a> {
     /// The raw text.
     #[must_use]
     pub fn text(&self) -> &'a [u8] {
-        let at = usize::from(self.u16_at(4));
+        let at = self.text_at();
         &self.bytes[at..at + usize::from(self.u16_at(6))]
+    }
+
+    fn text_at(&self) -> usize {
+        usize::from(self.u16_at(4))
     }
 
     /// The printing context.
@@ -100,23 +123,40 @@ impl<'a> RingRecord<'a> {
         if !self.is_whole() {
             return None;
         }
-        Some(Record {
-            seq: self.u64_at(offset_of!(RecordHead, seq)),
-            ts_ns: self.u64_at(offset_of!(RecordHead, ts_ns)),
-            facility: self.bytes[offset_of!(RecordHead, facility)],
-            level: self.bytes[offset_of!(RecordHead, level)] & 7,
-            cont: self.bytes[3] & FLAG_CONT != 0,
+        Some(self.with_header_of(self.u64_at(offset_of!(RecordHead, seq)), self, self.text()))
+    }
+
+    /// Length of the text of the record whose header this item brings.
+    #[must_use]
+    pub fn header_text_len_bytes(&self) -> usize {
+        usize::from(self.u16_at(offset_of!(RecordHead, header_text_len_bytes)))
+    }
+
+    /// The record with this context and this text, and with the header that `item` brings.
+    #[must_use]
+    pub fn with_header_of<'r>(&self, seq: u64, item: &RingRecord<'r>, text: &'r [u8]) -> Record<'r>
+    where
+        'a: 'r,
+    {
+        let names = |at: usize, len_bytes| match item.text_at() {
+            TEXT_AT_WHOLE => until_nul(item.array(DEVICE_INFO_AT + at, len_bytes)),
+            _ => &[],
+        };
+        Record {
+            seq,
+            ts_ns: item.u64_at(offset_of!(RecordHead, ts_ns)),
+            facility: item.bytes[offset_of!(RecordHead, facility)],
+            level: item.bytes[offset_of!(RecordHead, level)] & 7,
+            cont: item.bytes[3] & FLAG_CONT != 0,
             // Only shown where /dev/kmsg shows it: the sequencer is told so.
-            caller: Some(caller(self.u32_at(offset_of!(RecordHead, caller_id)))),
-            text: self.text(),
-            subsystem: until_nul(
-                self.array(DEVICE_INFO_AT + offset_of!(DeviceInfo, subsystem), 16),
-            ),
-            device: until_nul(self.array(DEVICE_INFO_AT + offset_of!(DeviceInfo, device), 48)),
+            caller: Some(caller(item.u32_at(offset_of!(RecordHead, caller_id)))),
+            text,
+            subsystem: names(offset_of!(DeviceInfo, subsystem), 16),
+            device: names(offset_of!(DeviceInfo, device), 48),
             context: Some(self.context()),
             approximated: false,
             backfilled: false,
-        })
+        }
     }
 
     /// The record as far as a text alone tells: its time and level are estimated.
@@ -142,7 +182,7 @@ impl<'a> RingRecord<'a> {
     /// returns where it ends now. `None` if it is no record.
     pub fn append_text(bytes: &mut [u8], len_bytes: usize, text: &[u8]) -> Option<usize> {
         let record = RingRecord::parse(bytes.get(..len_bytes)?)?;
-        let end = usize::from(record.u16_at(4)) + record.text().len();
+        let end = record.text_at() + record.text().len();
         let room = bytes.get_mut(end..)?;
         let take = text.len().min(room.len()).min(usize::from(u16::MAX) - end);
         room[..take].copy_from_slice(&text[..take]);
@@ -190,9 +230,41 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_header_goes_with_the_text_and_the_context_of_another_item() {
+        let item = |kind: u8, text_at: usize, text: &[u8]| {
+            let mut bytes = vec![0; text_at];
+            bytes[..2].copy_from_slice(&LAYOUT_VERSION.to_ne_bytes());
+            bytes[2] = kind;
+            bytes[4..6].copy_from_slice(&(text_at as u16).to_ne_bytes());
+            bytes[6..8].copy_from_slice(&(text.len() as u16).to_ne_bytes());
+            bytes.extend_from_slice(text);
+            bytes
+        };
+        let mut text = item(KIND_TEXT, TEXT_AT_TEXT, b"link is down");
+        text[offset_of!(RecordHead, cpu)] = 3;
+        let mut header = item(KIND_HEADER, TEXT_AT_WHOLE, &40_u64.to_ne_bytes());
+        header[offset_of!(RecordHead, seq)] = 50;
+        header[offset_of!(RecordHead, level)] = 5;
+        header[offset_of!(RecordHead, facility)] = 1;
+        header[3] = FLAG_CONT;
+        let names = DEVICE_INFO_AT + offset_of!(DeviceInfo, device);
+        header[DEVICE_INFO_AT..DEVICE_INFO_AT + 3].copy_from_slice(b"pci");
+        header[names..names + 5].copy_from_slice(b"+pci:");
+        let (text, header) =
+            (RingRecord::parse(&text).unwrap(), RingRecord::parse(&header).unwrap());
+        assert_eq!((text.id_base(), header.id_base()), (None, Some(10)));
+        let record = text.with_header_of(50, &header, text.text());
+        assert_eq!((record.seq, record.level, record.facility, record.cont), (50, 5, 1, true));
+        assert_eq!((record.subsystem, record.device), (&b"pci"[..], &b"+pci:"[..]));
+        assert_eq!((record.text, record.context.unwrap().cpu), (&b"link is down"[..], 3));
+        // With the next text there is no device.
+        assert_eq!(header.with_header_of(51, &text, b"").device, b"");
+    }
+
     proptest::proptest! {
         #[test]
-        fn no_bytes_panic(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400), kind in 1u8..3) {
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400), kind in 1u8..4) {
             if bytes.len() > 6 {
                 bytes[..2].copy_from_slice(&LAYOUT_VERSION.to_ne_bytes());
                 bytes[2] = kind;
@@ -200,6 +272,7 @@ mod tests {
             }
             if let Some(record) = RingRecord::parse(&bytes) {
                 let _ = (record.text().len(), record.context(), record.whole());
+                let _ = record.with_header_of(1, &record, record.text());
             }
         }
     }

@@ -114,6 +114,8 @@ pub struct Progress {
 pub struct SequencerCounts {
     /// Records sent with estimated fields.
     pub approximated: u64,
+    /// Records whose header came by the ring, so that `/dev/kmsg` was not needed (tracepoint source).
+    pub completed: u64,
     /// Records that the programs, although attached, did not deliver: all of them is from
     /// `/dev/kmsg`.
     pub backfilled: u64,
@@ -141,6 +143,8 @@ pub struct Sequencer {
     held: Option<(RingItem, Option<u64>)>,
     /// seq = id + base (mod 2^62).
     id_base: Option<u64>,
+    /// Whether a header told it, or it is a guess that joins must confirm.
+    is_base_told: bool,
     mismatches: u32,
     /// printk's clock less `CLOCK_MONOTONIC`, from the newest join.
     clock_offset_ns: i64,
@@ -150,7 +154,9 @@ pub struct Sequencer {
     live_since_ns: Option<u64>,
     asking: Asking,
     counts: SequencerCounts,
+    /// The text of a record that was printed in pieces.
     text: Box<[u8; TEXT_MAX_BYTES]>,
+    text_len_bytes: usize,
 }
 
 enum Step {
@@ -172,6 +178,7 @@ impl Sequencer {
             window: Window::new(begin.live_seq),
             held: None,
             id_base: None,
+            is_base_told: false,
             mismatches: 0,
             clock_offset_ns: 0,
             busy_since_ns: None,
@@ -179,6 +186,7 @@ impl Sequencer {
             asking: Asking::default(),
             counts: SequencerCounts::default(),
             text: Box::new([0; TEXT_MAX_BYTES]),
+            text_len_bytes: 0,
         }
     }
 
@@ -280,17 +288,27 @@ impl Sequencer {
                 continue;
             };
             let word = record.seq_or_id();
-            let kind = match (record.is_whole(), record.is_final()) {
-                (true, true) => ItemKind::Final,
-                (true, false) => ItemKind::Committed,
-                (false, _) => ItemKind::Piece,
+            let kind = if record.is_header() {
+                ItemKind::Header
+            } else {
+                match (record.is_whole(), record.is_final(), record.brings_previous()) {
+                    (true, true, _) => ItemKind::Final,
+                    (true, false, _) => ItemKind::Committed,
+                    (false, _, true) => ItemKind::PieceAfterHeader,
+                    (false, _, false) => ItemKind::Piece,
+                }
             };
-            if kind == ItemKind::Piece && self.id_base.is_none() {
+            let has_seq = matches!(kind, ItemKind::Header | ItemKind::Final | ItemKind::Committed);
+            if let Some(base) = record.id_base() {
+                self.is_told(word, base & ID_MASK);
+            }
+            if !has_seq && self.id_base.is_none() {
                 self.learn_from_first(word);
             }
-            let seq = match (kind, self.id_base) {
-                (ItemKind::Piece, base) => base.map(|base| self.seq_of_id(word, base)),
-                _ => Some(word),
+            let seq = if has_seq {
+                Some(word)
+            } else {
+                self.id_base.map(|base| self.seq_of_id(word, base))
             };
             if !self.window.push(item, seq, word, kind, now_ns, self.next_seq) {
                 self.held = Some((item, seq));
@@ -347,6 +365,16 @@ impl Sequencer {
                 record.caller = None;
             }
             sink.record(&record);
+            return Step::Settled(1);
+        }
+        if let Some(slot) = slot
+            && let Some(header) = slot.header
+            // A guess would give a record another one's seq, and nobody would notice.
+            && self.is_base_told
+            // What was logged before is `/dev/kmsg`'s.
+            && !self.is_replaying()
+            && self.complete(slot, header, ring, sink)
+        {
             return Step::Settled(1);
         }
         match front_seq {
@@ -452,29 +480,66 @@ impl Sequencer {
         Step::Settled(count)
     }
 
+    /// Settles the head with its text and the header that came after it; false if they do not fit.
+    fn complete<R: RecordRing, S: Sink>(
+        &mut self,
+        slot: Slot,
+        header: RingItem,
+        ring: &R,
+        sink: &mut S,
+    ) -> bool {
+        let (Some(half), Some(header)) =
+            (RingRecord::parse(ring.bytes(slot.item)), RingRecord::parse(ring.bytes(header)))
+        else {
+            return false;
+        };
+        if slot.pieces > 1 {
+            self.join_pieces(ring);
+        }
+        let text = if slot.pieces > 1 { self.pieces_text() } else { half.text() };
+        // A piece that another CPU's record cut off is not known to be this record's.
+        if half.text_unread() || text.len() != header.header_text_len_bytes() {
+            return false;
+        }
+        let mut record = half.with_header_of(self.next_seq, &header, text);
+        if !self.show_caller {
+            record.caller = None;
+        }
+        sink.record(&record);
+        self.clock_offset_ns = (record.ts_ns as i64).wrapping_sub(half.ktime_ns() as i64);
+        self.counts.completed += 1;
+        true
+    }
+
+    /// Puts the text of the head together, which was printed in pieces.
+    fn join_pieces<R: RecordRing>(&mut self, ring: &R) {
+        self.text_len_bytes = 0;
+        for item in self.window.pieces(self.next_seq) {
+            let piece = RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
+            let room = &mut self.text[self.text_len_bytes..];
+            let take = piece.len().min(room.len());
+            room[..take].copy_from_slice(&piece[..take]);
+            self.text_len_bytes += take;
+        }
+    }
+
+    fn pieces_text(&self) -> &[u8] {
+        &self.text[..self.text_len_bytes]
+    }
+
     /// Settles the head with the program's half alone.
     fn approximate<R: RecordRing, S: Sink>(&mut self, slot: Slot, ring: &R, sink: &mut S) -> Step {
         let Some(half) = RingRecord::parse(ring.bytes(slot.item)) else {
             sink.missing(self.next_seq, 1, MissingReason::NotCaptured);
             return Step::Settled(1);
         };
-        let mut len_bytes = 0;
-        let text = if slot.pieces <= 1 {
-            half.text()
-        } else {
-            for item in self.window.pieces(self.next_seq) {
-                let piece =
-                    RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
-                let room = &mut self.text[len_bytes..];
-                let take = piece.len().min(room.len());
-                room[..take].copy_from_slice(&piece[..take]);
-                len_bytes += take;
-            }
-            &self.text[..len_bytes]
-        };
-        self.counts.approximated += 1;
+        if slot.pieces > 1 {
+            self.join_pieces(ring);
+        }
+        let text = if slot.pieces > 1 { self.pieces_text() } else { half.text() };
         let ts_ns = half.ktime_ns().saturating_add_signed(self.clock_offset_ns);
         sink.record(&Record { text, ..half.approximated(self.next_seq, ts_ns, DEFAULT_LEVEL) });
+        self.counts.approximated += 1;
         Step::Settled(1)
     }
 }

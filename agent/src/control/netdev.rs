@@ -98,7 +98,7 @@ async fn watch_program(fd: OwnedFd, mut ring: MappedRing, changes: mpsc::Sender<
         let Ok(mut ready) = fd.readable().await else { return };
         while let Some(item) = ring.next() {
             let change = netdev_change(ring.bytes(item));
-            ring.release(item.end);
+            ring.release(item.end());
             let Some(change) = change else { continue };
             if let Some(suppressed) = log.allow(Instant::now()) {
                 let NetdevChange { event, ifindex, name } = &change;

@@ -95,6 +95,10 @@ pub struct CaptureStatus {
     pub kmsg_read: u64,
     /// Times the kernel overwrote what `/dev/kmsg` would have shown next.
     pub kmsg_overwritten: u64,
+    /// Records whose header came by the ring, so that `/dev/kmsg` was not needed for them
+    /// (tracepoint source).
+    #[serde(default)]
+    pub completed: u64,
     /// Records settled with estimated fields.
     pub approximated: u64,
     /// Records that the programs did not deliver and `/dev/kmsg` did.

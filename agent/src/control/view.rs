@@ -103,6 +103,7 @@ impl ControlView<'_> {
                 recursion_misses: programs.recursion_misses,
                 kmsg_read: kmsg.read.load(Ordering::Relaxed),
                 kmsg_overwritten: kmsg.overwritten.load(Ordering::Relaxed),
+                completed: pump.completed.load(Ordering::Relaxed),
                 approximated: pump.approximated.load(Ordering::Relaxed),
                 backfilled: pump.backfilled.load(Ordering::Relaxed),
                 replayed: pump.replayed.load(Ordering::Relaxed),

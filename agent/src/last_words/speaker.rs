@@ -286,7 +286,9 @@ impl Speaker {
     /// One item of the ring, which stands at `position`; returns how many records it made speak.
     fn item(&mut self, len_bytes: usize, position: u64, now_ns: u64) -> Result<u64, Refused> {
         let bytes = ..len_bytes.min(ITEM_BYTES);
-        let Some(record) = RingRecord::parse(&self.item[bytes]) else { return Ok(0) };
+        let record = RingRecord::parse(&self.item[bytes]);
+        // A header alone says nothing: its text was said without it.
+        let Some(record) = record.filter(|record| !record.is_header()) else { return Ok(0) };
         let word = record.seq_or_id();
         let seq = match self.which(word, record.is_whole()) {
             Which::Seq(seq) if self.growing.seq == Some(seq) && record.is_whole() => {

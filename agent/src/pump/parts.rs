@@ -207,6 +207,8 @@ pub struct PumpStats {
     pub rounds: AtomicU64,
     /// Waits that ended.
     pub wakeups: AtomicU64,
+    /// Records whose header came by the ring, of the sequencer.
+    pub completed: AtomicU64,
     /// Records sent with estimated fields, of the sequencer.
     pub approximated: AtomicU64,
     /// Records that the programs did not deliver and `/dev/kmsg` did, of the sequencer.
@@ -233,6 +235,7 @@ impl Default for PumpStats {
         Self {
             rounds: AtomicU64::default(),
             wakeups: AtomicU64::default(),
+            completed: AtomicU64::default(),
             approximated: AtomicU64::default(),
             backfilled: AtomicU64::default(),
             replayed: AtomicU64::default(),
@@ -257,6 +260,7 @@ impl PumpStats {
     }
 
     pub(super) fn set_counts(&self, counts: &SequencerCounts) {
+        self.completed.store(counts.completed, Ordering::Relaxed);
         self.approximated.store(counts.approximated, Ordering::Relaxed);
         self.backfilled.store(counts.backfilled, Ordering::Relaxed);
         self.replayed.store(counts.replayed, Ordering::Relaxed);

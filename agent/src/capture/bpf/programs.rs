@@ -158,7 +158,7 @@ impl Probes {
         };
         let (commit_unknown, netdev_unknown) = match Btf::of_running_kernel() {
             Ok(btf) => {
-                if let Err(error) = offsets::cgroup(&btf, &mut layout) {
+                if let Err(error) = offsets::task(&btf, &mut layout) {
                     tracing::info!(%error, "Names of cgroups are not known on this kernel.");
                 }
                 (

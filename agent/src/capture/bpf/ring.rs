@@ -8,6 +8,7 @@
 use std::{
     cell::Cell,
     io,
+    num::NonZeroU32,
     os::fd::BorrowedFd,
     ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
@@ -20,7 +21,6 @@ use crate::capture::sequencer::{RecordRing, RingItem};
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-const HEADER_BYTES: u64 = 8;
 
 /// A mapped BPF ring buffer with its one consumer.
 #[derive(Debug)]
@@ -130,10 +130,11 @@ impl RecordRing for MappedRing {
             let header = self.header(self.ahead).load(Ordering::Acquire);
             let len_bytes = header & !(BUSY | DISCARDED);
             let start = self.ahead;
-            let end = start + (HEADER_BYTES + u64::from(len_bytes)).next_multiple_of(8);
-            self.ahead = end;
-            if header & DISCARDED == 0 {
-                return Some(RingItem { start, len_bytes, end });
+            self.ahead = RingItem::end_of(start, len_bytes);
+            if let Some(len_bytes) = NonZeroU32::new(len_bytes)
+                && header & DISCARDED == 0
+            {
+                return Some(RingItem { start, len_bytes });
             }
         }
     }
@@ -158,11 +159,10 @@ impl RecordRing for MappedRing {
     }
 
     fn bytes(&self, item: RingItem) -> &[u8] {
-        let RingItem { start, len_bytes, end } = item;
-        let whole = start >= self.released
-            && end <= self.ahead
-            && start + HEADER_BYTES + u64::from(len_bytes) <= end
-            && end - start <= self.size_bytes as u64;
+        let RingItem { start, len_bytes } = item;
+        let end = item.end();
+        let whole =
+            start >= self.released && end <= self.ahead && end - start <= self.size_bytes as u64;
         if !whole {
             return &[];
         }
@@ -172,8 +172,8 @@ impl RecordRing for MappedRing {
         // begins in the first of two consecutive mappings of the data area.
         unsafe {
             std::slice::from_raw_parts(
-                self.data.as_ptr().add(at + HEADER_BYTES as usize),
-                len_bytes as usize,
+                self.data.as_ptr().add(at + RingItem::HEADER_BYTES as usize),
+                len_bytes.get() as usize,
             )
         }
     }

@@ -17,10 +17,10 @@ use agent_common::{TEXT_AT_WHOLE, TEXT_ROOM_BYTES};
 use rustix::mm::ProtFlags;
 
 use super::mapping::Mapping;
+use crate::capture::sequencer::RingItem;
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-const HEADER_BYTES: u64 = 8;
 
 /// Room for the longest item of `RECORDS`.
 pub const ITEM_BYTES: usize = TEXT_AT_WHOLE + TEXT_ROOM_BYTES;
@@ -111,13 +111,16 @@ impl RingView {
     /// Whether no other item follows the next one.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        let len_bytes = u64::from(self.header() & !(BUSY | DISCARDED));
-        let end = self.position + (HEADER_BYTES + len_bytes).next_multiple_of(8);
-        end >= self.producer_position()
+        self.end_of_next() >= self.producer_position()
     }
 
-    /// Goes past the next item without reading it, even if it is being written: its length is
-    /// known. False at the end.
+    /// Position behind the next item, whose length is known even while it is being written.
+    fn end_of_next(&self) -> u64 {
+        let len_bytes = self.header() & !(BUSY | DISCARDED);
+        RingItem::end_of(self.position, len_bytes)
+    }
+
+    /// Goes past the next item without reading it, even if it is being written. False at the end.
     pub fn skip(&mut self) -> bool {
         if self.is_overtaken(self.position) {
             self.position = self.consumer_position();
@@ -126,8 +129,7 @@ impl RingView {
         if self.position >= self.producer_position() {
             return false;
         }
-        let len_bytes = u64::from(self.header() & !(BUSY | DISCARDED));
-        self.position += (HEADER_BYTES + len_bytes).next_multiple_of(8);
+        self.position = self.end_of_next();
         true
     }
 
@@ -146,7 +148,7 @@ impl RingView {
             return Seen::Busy;
         }
         let len_bytes = (header & !DISCARDED) as usize;
-        let at = (start & (self.size_bytes - 1)) as usize + HEADER_BYTES as usize;
+        let at = (start & (self.size_bytes - 1)) as usize + RingItem::HEADER_BYTES as usize;
         let fits = len_bytes <= ITEM_BYTES && ITEM_BYTES < self.size_bytes as usize;
         if header & DISCARDED == 0 && fits {
             let (words, _) = into.as_chunks_mut::<8>();
@@ -164,7 +166,7 @@ impl RingView {
             self.position = self.consumer_position();
             return Seen::Overtaken;
         }
-        self.position = start + (HEADER_BYTES + len_bytes as u64).next_multiple_of(8);
+        self.position = RingItem::end_of(start, len_bytes as u32);
         if header & DISCARDED == 0 && fits { Seen::Item(len_bytes) } else { Seen::Skipped }
     }
 }
@@ -196,7 +198,7 @@ mod tests {
         fn item(&self, position: u64, flags: u32, data: &[u8]) {
             let at = 2 * rustix::param::page_size() as u64 + position;
             let header = (data.len() as u32 | flags).to_ne_bytes();
-            self.0.write_all_at(data, at + HEADER_BYTES).unwrap();
+            self.0.write_all_at(data, at + RingItem::HEADER_BYTES).unwrap();
             self.0.write_all_at(&header, at).unwrap();
         }
 

@@ -92,7 +92,7 @@ impl Doorbell {
     pub fn disarm(&mut self) {
         self.flag.disarm();
         while let Some(ring) = self.ring.next() {
-            self.ring.release(ring.end);
+            self.ring.release(ring.end());
         }
     }
 }

@@ -30,6 +30,7 @@ impl Running {
             waker: Arc::clone(&waker),
             doorbell: None,
             next_seq: 0,
+            buffer_records: 1000,
             wanted: Arc::clone(&wanted),
             stop: Arc::clone(&stop),
             stats: Arc::clone(&stats),
@@ -40,9 +41,13 @@ impl Running {
 
     fn log(&self, seqs: Range<u64>) {
         for seq in seqs {
-            let line = format!("6,{seq},{seq},-;line {seq}\n");
-            rustix::io::write(&self.kernel, line.as_bytes()).unwrap();
+            assert!(self.try_log(seq), "no room");
         }
+    }
+
+    fn try_log(&self, seq: u64) -> bool {
+        let line = format!("6,{seq},{seq},-;line {seq}\n");
+        rustix::io::write(&self.kernel, line.as_bytes()).is_ok()
     }
 
     /// What is passed on, until nothing has come for a while.
@@ -55,6 +60,12 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         seqs
+    }
+
+    /// As the pump does.
+    fn ask(&self, missing: Range<u64>) {
+        self.backfill.wanted.is_settled(missing.start, 0);
+        self.backfill.ask(&missing);
     }
 
     fn end(self) {
@@ -71,12 +82,12 @@ fn it_reads_what_it_is_asked_for_and_says_how_far_it_is() {
     // Up to the first record from which on the programs saw everything.
     assert_eq!(running.passed_on(), [3, 4, 5]);
     assert_eq!(running.backfill.wanted.at_seq(), 6, "and then it rests");
-    running.backfill.ask(&(9..11));
+    running.ask(9..11);
     assert_eq!(running.passed_on(), [9, 10, 11]);
     assert_eq!(running.backfill.wanted.at_seq(), 12);
     // It was asked for these already; and 15 was overwritten.
-    running.backfill.ask(&(9..11));
-    running.backfill.ask(&(30..32));
+    running.ask(9..11);
+    running.ask(30..32);
     running.log(20..31);
     assert_eq!((running.passed_on(), running.backfill.wanted.at_seq()), (vec![30], 31));
     running.log(35..40);
@@ -100,6 +111,45 @@ fn a_question_is_news_once() {
     assert!(!wanted.ask(&(20..25)) && !wanted.ask(&(22..24)));
     assert!(wanted.ask(&(30..31)));
     assert!(!Wanted::all_from(0).ask(&(5..6)));
+}
+
+#[test]
+fn a_storm_is_left_to_the_ring_if_that_tells_all_and_it_pays() {
+    // (read, times that records were overwritten, records that were spared) after each batch.
+    let told = |batches: &[(usize, u64, u64)]| {
+        let mut storm = Storm::default();
+        batches
+            .iter()
+            .map(|(read, overwritten, spared)| {
+                storm.is_left_to_ring(*read, *overwritten, *spared, 1000)
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&[(500, 5, 100), (499, 5, 900), (1, 5, 901)]), [false, false, true]);
+    assert_eq!(told(&[(50, 5, 100), (50, 6, 131), (50, 6, 132)]), [false, false, true]);
+    assert_eq!(told(&[(5000, 5, 100), (5000, 9, 131)]), [false, false], "the ring tells nothing");
+}
+
+/// It rests as long as the ring tells all, and reads the newest record soon after that.
+#[test]
+fn it_reads_on_when_the_ring_tells_no_more() {
+    let mut running = Running::start(Wanted::all_from(0));
+    let wanted = Arc::clone(&running.backfill.wanted);
+    let begin = Instant::now();
+    let mut seq = 0;
+    // A storm whose records are all settled at once. It rests when so much waits unread that
+    // the socket, which overwrites nothing, is full.
+    while running.try_log(seq) {
+        seq += 1;
+        wanted.is_settled(seq, seq);
+        assert!(begin.elapsed() < Duration::from_secs(20), "it reads all the time");
+    }
+    // Nothing more is settled, so it reads on. Some had been read before they were settled.
+    running.passed_on();
+    assert_eq!(wanted.at_seq(), seq);
+    running.log(seq..seq + 1);
+    assert_eq!(running.passed_on(), [seq]);
+    running.end();
 }
 
 /// A watchdog of 2 s looks once a second whether it has turned.

@@ -52,14 +52,26 @@ impl Sequencer {
             }
         }
         let Some(base) = fitting else { return false };
-        self.id_base = Some(base);
         self.untold = 0;
-        // What waits was captured within one ring's length of this record.
-        let near = front.seq;
+        self.place_near(front.seq, base);
+        true
+    }
+
+    /// A header tells the constant. A guess that was wrong ends here.
+    pub(super) fn is_told(&mut self, seq: u64, base: u64) {
+        if self.id_base != Some(base) {
+            self.place_near(seq, base);
+        }
+        self.is_base_told = true;
+    }
+
+    /// Takes the constant, and gives what waits its seqs: that was captured within one ring's
+    /// length of the record `near`.
+    fn place_near(&mut self, near: u64, base: u64) {
+        self.id_base = Some(base);
         self.window.place(self.next_seq, |id| {
             Some(id.wrapping_add(base) & ID_MASK).filter(|seq| seq.abs_diff(near) < 1 << 20)
         });
-        true
     }
 
     /// Finds the same constant from the first records that the programs saw: they
@@ -114,6 +126,7 @@ impl Sequencer {
                 if self.mismatches >= MISMATCHES_MAX {
                     self.mismatches = 0;
                     self.id_base = None;
+                    self.is_base_told = false;
                 }
             }
         }

@@ -1,15 +1,32 @@
 //! The programs' ring, as the sequencer sees it: items in the order of reservation, which stay
 //! where they are until they are released.
 
+use std::num::NonZeroU32;
+
 /// One committed item of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingItem {
     /// Position of the item's header.
     pub start: u64,
-    /// Bytes of the record.
-    pub len_bytes: u32,
+    /// Bytes of the record. No item is empty, so an `Option<RingItem>` is no longer than an item.
+    pub len_bytes: NonZeroU32,
+}
+
+impl RingItem {
+    /// Bytes of an item's header (`BPF_RINGBUF_HDR_SZ`, `include/uapi/linux/bpf.h`).
+    pub const HEADER_BYTES: u64 = 8;
+
     /// Position behind the item.
-    pub end: u64,
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        Self::end_of(self.start, self.len_bytes.get())
+    }
+
+    /// Position behind an item; items begin at multiples of 8.
+    #[must_use]
+    pub fn end_of(start: u64, len_bytes: u32) -> u64 {
+        start + (Self::HEADER_BYTES + u64::from(len_bytes)).next_multiple_of(8)
+    }
 }
 
 /// The programs' ring, as the sequencer uses it.

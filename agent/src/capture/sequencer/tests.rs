@@ -1,10 +1,10 @@
 //! A small kernel that delivers the halves of records in every way it may.
 
-use std::{collections::VecDeque, mem::offset_of};
+use std::{collections::VecDeque, mem::offset_of, num::NonZeroU32};
 
 use agent_common::{
-    FLAG_FINAL, FLAG_LOST, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT,
-    TEXT_AT_WHOLE,
+    FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS, KIND_HEADER, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
+    RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
 };
 use proptest::prelude::*;
 use rtrb::RingBuffer;
@@ -41,8 +41,8 @@ impl Default for TestRing {
 impl TestRing {
     fn push(&mut self, bytes: Vec<u8>) {
         let start = self.end;
-        self.end += (8 + bytes.len() as u64).next_multiple_of(8);
-        let item = RingItem { start, len_bytes: bytes.len() as u32, end: self.end };
+        let item = RingItem { start, len_bytes: NonZeroU32::new(bytes.len() as u32).unwrap() };
+        self.end = item.end();
         self.items.push_back((item, bytes));
     }
 }
@@ -71,7 +71,7 @@ impl RecordRing for TestRing {
         &self.items[found.expect("an item the ring gave out")].1
     }
     fn release(&mut self, end: u64) {
-        while self.items.front().is_some_and(|(item, _)| item.end <= end) {
+        while self.items.front().is_some_and(|(item, _)| item.end() <= end) {
             self.items.pop_front();
             self.ahead = self.ahead.checked_sub(1).expect("released before it was read");
         }
@@ -135,6 +135,23 @@ fn piece(id: u64, seq: u64, text: &[u8]) -> Vec<u8> {
     head(KIND_TEXT, 0, TEXT_AT_TEXT, id, cpu_of(seq), text)
 }
 
+/// Makes it one that brings a header, of level 6 and for a text of `len_bytes`.
+fn with_header(mut bytes: Vec<u8>, len_bytes: usize) -> Vec<u8> {
+    let at = offset_of!(RecordHead, header_text_len_bytes);
+    bytes[at..at + 2].copy_from_slice(&(len_bytes as u16).to_ne_bytes());
+    bytes[offset_of!(RecordHead, level)] = 6;
+    if bytes[2] == KIND_TEXT {
+        bytes[3] |= FLAG_PREVIOUS;
+    }
+    bytes
+}
+
+/// A header in an item of its own.
+fn header(seq: u64, len_bytes: usize) -> Vec<u8> {
+    let id = id_of(seq).to_ne_bytes();
+    with_header(head(KIND_HEADER, FLAG_FINAL, TEXT_AT_WHOLE, seq, 0, &id), len_bytes)
+}
+
 fn whole(seq: u64, flags: u8, text: &[u8]) -> Vec<u8> {
     let mut bytes = head(KIND_WHOLE, flags, TEXT_AT_WHOLE, seq, cpu_of(seq), text);
     bytes[offset_of!(RecordHead, level)] = 6;
@@ -158,18 +175,41 @@ struct Fate {
     ring: bool,
     kmsg: bool,
     pieces: usize,
+    /// Which way its header comes.
+    header: Header,
     /// Whether the sequencer looks after this record.
     poll: bool,
     /// How far the kmsg half lags, in records.
     lag: usize,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    No,
+    WithNextText,
+    Apart,
+}
+
+impl Fate {
+    /// Whether the ring brings all of it; `next` is the record after it.
+    fn is_completed(&self, next: Option<&Fate>) -> bool {
+        let has_header = match self.header {
+            Header::No => false,
+            Header::WithNextText => next.is_some_and(|next| next.ring),
+            Header::Apart => true,
+        };
+        self.ring && has_header
+    }
+}
+
 fn fates() -> impl Strategy<Value = Vec<Fate>> {
-    let fate = (0u8..10, 0u8..10, 1usize..4, any::<bool>(), 0usize..6).prop_map(
-        |(ring, kmsg, pieces, poll, lag)| Fate {
+    let headers = [Header::No, Header::WithNextText, Header::Apart];
+    let fate = (0u8..10, 0u8..10, 1usize..4, 0usize..3, any::<bool>(), 0usize..6).prop_map(
+        move |(ring, kmsg, pieces, header, poll, lag)| Fate {
             ring: ring > 0,
             kmsg: kmsg > 1,
             pieces,
+            header: headers[header],
             poll,
             lag,
         },
@@ -186,6 +226,7 @@ fn run_text(fates: &[Fate]) -> (Vec<Settled>, SequencerCounts) {
     let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(first), false);
     let mut now_ns = 1;
     let mut late: VecDeque<(usize, u64)> = VecDeque::new();
+    ring.push(header(first - 1, 0));
     for (index, fate) in fates.iter().enumerate() {
         let seq = first + index as u64;
         let text = text_of(seq);
@@ -194,7 +235,15 @@ fn run_text(fates: &[Fate]) -> (Vec<Settled>, SequencerCounts) {
             for part in 0..fate.pieces {
                 let end = if part + 1 == fate.pieces { text.len() } else { cut * (part + 1) };
                 let id = if part == 0 { id_of(seq) } else { u64::from_ne_bytes(*b"garbage!") };
-                ring.push(piece(id, seq, &text[cut * part..end]));
+                let item = piece(id, seq, &text[cut * part..end]);
+                let before = index.checked_sub(1).map(|before| fates[before].header);
+                ring.push(match (part, before) {
+                    (0, Some(Header::WithNextText)) => with_header(item, text_of(seq - 1).len()),
+                    _ => item,
+                });
+            }
+            if fate.header == Header::Apart {
+                ring.push(header(seq, text.len()));
             }
         }
         if fate.kmsg {
@@ -222,8 +271,12 @@ fn run_text(fates: &[Fate]) -> (Vec<Settled>, SequencerCounts) {
 proptest! {
     #[test]
     fn each_seq_is_settled_once_and_in_order(mut fates in fates()) {
-        fates[0] = Fate { ring: true, kmsg: true, pieces: 1, poll: true, lag: 0 };
+        fates[0] = Fate { ring: true, kmsg: true, pieces: 1, header: Header::No, poll: true, lag: 0 };
         let (settled, _) = run_text(&fates);
+        let is_known = |seq: u64| {
+            let at = (seq - 1000) as usize;
+            fates[at].kmsg || fates[at].is_completed(fates.get(at + 1))
+        };
         let mut next = 1000;
         for entry in &settled {
             match entry {
@@ -233,9 +286,9 @@ proptest! {
                     let fate = fates[(*seq - 1000) as usize];
                     prop_assert!(fate.ring || fate.kmsg);
                     prop_assert_eq!(*cpu, fate.ring.then(|| cpu_of(*seq)));
-                    // A record that came by both ways is never approximated.
-                    prop_assert_eq!(*approximated, !fate.kmsg);
-                    prop_assert_eq!(*level, if fate.kmsg { 6 } else { DEFAULT_LEVEL });
+                    // A record whose header came, by whichever way, is never approximated.
+                    prop_assert_eq!(*approximated, !is_known(*seq));
+                    prop_assert_eq!(*level, if is_known(*seq) { 6 } else { DEFAULT_LEVEL });
                     next += 1;
                 }
                 Settled::Missing { first_seq, count, .. } => {
@@ -251,7 +304,7 @@ proptest! {
         // The newest records may wait for ever, if nothing came after them.
         let end = 1000 + fates.len() as u64;
         for seq in next..end {
-            prop_assert!(!fates[(seq - 1000) as usize].kmsg, "{} is stuck", seq);
+            prop_assert!(!is_known(seq), "{} is stuck", seq);
         }
         let lone = (next..end).filter(|seq| fates[(*seq - 1000) as usize].ring).count();
         prop_assert!(lone <= 1, "{} records are stuck", lone);
@@ -343,6 +396,86 @@ fn a_continuation_that_is_taken_for_another_records_costs_no_context() {
     };
     assert_eq!(sink.0, [record(5, b"begun, and ended"), record(6, b"in between")]);
     assert_eq!(sequencer.counts(), SequencerCounts::default());
+}
+
+#[test]
+fn a_header_that_does_not_fit_the_text_is_not_taken() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(5), false);
+    ring.push(header(4, 0));
+    // The rest of 5 found no room in the ring.
+    ring.push(piece(id_of(5), 5, b"begun, "));
+    ring.push(with_header(piece(id_of(6), 6, b"whole"), 16));
+    ring.push(with_header(piece(id_of(7), 7, b"next"), 5));
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(sink.0, []);
+    producer.push(kmsg(5, b"begun, and ended")).unwrap();
+    sequencer.poll(2, &mut ring, &mut consumer, &mut sink);
+    let texts: Vec<_> = sink
+        .0
+        .iter()
+        .map(|settled| match settled {
+            Settled::Record { text, level: 6, approximated: false, .. } => text.as_slice(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(texts, [&b"begun, and ended"[..], b"whole"]);
+    assert_eq!(sequencer.counts().completed, 1);
+}
+
+#[test]
+fn a_header_is_trusted_once_one_has_told_what_ids_are() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let mut sequencer = Sequencer::new(RingContent::Text, Begin::at(4096), false);
+    for seq in 4096..4099 {
+        let text = text_of(seq);
+        ring.push(with_header(piece(id_of(seq), seq, &text), text_of(seq - 1).len()));
+    }
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(
+        (sequencer.id_base(), sink.0.len()),
+        (Some(BASE.wrapping_sub(1 << 32) & ID_MASK), 0)
+    );
+    for seq in 4096..4099 {
+        producer.push(kmsg(seq, &text_of(seq))).unwrap();
+    }
+    sequencer.poll(2, &mut ring, &mut consumer, &mut sink);
+    assert_eq!((sequencer.counts().completed, sink.0.len()), (0, 3), "only what was joined");
+
+    // Told apart, with its device, and from then on with the next text.
+    let mut told = header(4099, text_of(4099).len());
+    told[TEXT_AT_TEXT..TEXT_AT_TEXT + 3].copy_from_slice(b"pci");
+    told[TEXT_AT_TEXT + 16..TEXT_AT_TEXT + 21].copy_from_slice(b"+pci:");
+    ring.push(piece(id_of(4099), 4099, &text_of(4099)));
+    ring.push(told);
+    for seq in 4100..4103 {
+        ring.push(with_header(piece(id_of(seq), seq, &text_of(seq)), text_of(seq - 1).len()));
+    }
+    sequencer.poll(3, &mut ring, &mut consumer, &mut sink);
+    assert_eq!((sequencer.counts().completed, sequencer.next_seq()), (3, 4102));
+}
+
+#[test]
+fn what_was_logged_before_the_start_is_dev_kmsgs_even_with_a_header() {
+    let (mut producer, mut consumer) = RingBuffer::new(8);
+    let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+    let begin = Begin { first_seq: 3, attached_seq: 5, live_seq: 7 };
+    let mut sequencer = Sequencer::new(RingContent::Text, begin, false);
+    ring.push(header(4, 0));
+    for seq in 5..9 {
+        ring.push(with_header(piece(id_of(seq), seq, &text_of(seq)), text_of(seq - 1).len()));
+    }
+    sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(sink.0, []);
+    for seq in 3..9 {
+        producer.push(kmsg(seq, &text_of(seq))).unwrap();
+    }
+    sequencer.poll(2, &mut ring, &mut consumer, &mut sink);
+    assert_eq!(sink.0.len(), 6);
+    let counts = sequencer.counts();
+    assert_eq!((counts.replayed, counts.completed, counts.approximated), (4, 1, 0));
 }
 
 #[test]

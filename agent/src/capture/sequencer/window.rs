@@ -1,6 +1,6 @@
 //! The ring items that wait: by seq, and in the order of the ring.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroU32};
 
 use super::{PATIENCE_NS, RecordRing, RingItem};
 
@@ -15,6 +15,8 @@ pub(super) struct Slot {
     /// The first piece in the text source, the newest commit in the commit source.
     pub(super) item: RingItem,
     pub(super) pieces: u32,
+    /// What brought its header, in the text source.
+    pub(super) header: Option<RingItem>,
     pub(super) is_final: bool,
     pub(super) seen_ns: u64,
 }
@@ -26,6 +28,10 @@ const EMPTY: u64 = u64::MAX;
 pub(super) enum ItemKind {
     /// A piece of the text.
     Piece,
+    /// A piece of the text, with the header of the record before.
+    PieceAfterHeader,
+    /// A header alone.
+    Header,
     /// The whole record, which may still grow.
     Committed,
     /// The whole record for good.
@@ -35,9 +41,10 @@ pub(super) enum ItemKind {
 #[derive(Clone, Copy, Debug)]
 struct Queued {
     item: RingItem,
-    /// [`EMPTY`] until the relation of ids to seqs is known.
-    seq: u64,
-    id: u64,
+    /// Descriptor id until the relation of ids to seqs is known.
+    seq_or_id: u64,
+    is_placed: bool,
+    kind: ItemKind,
     seen_ns: u64,
 }
 
@@ -51,8 +58,9 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(next_seq: u64) -> Self {
-        let empty = RingItem { start: 0, len_bytes: 0, end: 0 };
-        let slot = Slot { seq: EMPTY, item: empty, pieces: 0, is_final: false, seen_ns: 0 };
+        let empty = RingItem { start: 0, len_bytes: NonZeroU32::MIN };
+        let slot =
+            Slot { seq: EMPTY, item: empty, pieces: 0, header: None, is_final: false, seen_ns: 0 };
         Self {
             slots: vec![slot; WINDOW].into_boxed_slice(),
             order: VecDeque::with_capacity(WINDOW),
@@ -79,7 +87,8 @@ impl Window {
 
     /// Takes an item that needs no place, only its turn in the release.
     pub(super) fn push_settled(&mut self, item: RingItem) {
-        self.order.push_back(Queued { item, seq: 0, id: 0, seen_ns: 0 });
+        let kind = ItemKind::Final;
+        self.order.push_back(Queued { item, seq_or_id: 0, is_placed: true, kind, seen_ns: 0 });
     }
 
     /// Takes an item in; false if there is no room for it now.
@@ -99,17 +108,35 @@ impl Window {
             Some(seq) if seq >= next_seq.saturating_add(WINDOW as u64) => return false,
             Some(seq) => {
                 self.enter(item, seq, kind, now_ns, next_seq);
-                self.order.push_back(Queued { item, seq, id, seen_ns: now_ns });
+                self.order.push_back(Queued {
+                    item,
+                    seq_or_id: seq,
+                    is_placed: true,
+                    kind,
+                    seen_ns: now_ns,
+                });
             }
             None => {
                 self.unplaced += 1;
-                self.order.push_back(Queued { item, seq: EMPTY, id, seen_ns: now_ns });
+                self.order.push_back(Queued {
+                    item,
+                    seq_or_id: id,
+                    is_placed: false,
+                    kind,
+                    seen_ns: now_ns,
+                });
             }
         }
         true
     }
 
     fn enter(&mut self, item: RingItem, seq: u64, kind: ItemKind, now_ns: u64, next_seq: u64) {
+        if kind == ItemKind::Header {
+            return self.enter_header(item, seq);
+        }
+        if kind == ItemKind::PieceAfterHeader {
+            self.enter_header(item, seq.wrapping_sub(1));
+        }
         self.newest_seq = self.newest_seq.max(seq);
         if seq < next_seq {
             return;
@@ -117,8 +144,8 @@ impl Window {
         let slot = &mut self.slots[seq as usize % WINDOW];
         let is_final = kind == ItemKind::Final;
         if slot.seq != seq {
-            *slot = Slot { seq, item, pieces: 1, is_final, seen_ns: now_ns };
-        } else if kind == ItemKind::Piece {
+            *slot = Slot { seq, item, pieces: 1, header: None, is_final, seen_ns: now_ns };
+        } else if matches!(kind, ItemKind::Piece | ItemKind::PieceAfterHeader) {
             slot.pieces += 1;
         } else {
             // Committed again with more text: the newest commit has all of it.
@@ -126,22 +153,30 @@ impl Window {
         }
     }
 
+    /// A record's header comes after its text, or there is no text to go with it.
+    fn enter_header(&mut self, item: RingItem, seq: u64) {
+        let slot = &mut self.slots[seq as usize % WINDOW];
+        if slot.seq == seq {
+            slot.header = Some(item);
+        }
+    }
+
     /// Items whose seq is not known, with their ids.
     pub(super) fn unplaced(&self) -> impl Iterator<Item = (RingItem, u64)> {
         self.order
             .iter()
-            .filter(|queued| queued.seq == EMPTY)
-            .map(|queued| (queued.item, queued.id))
+            .filter(|queued| !queued.is_placed)
+            .map(|queued| (queued.item, queued.seq_or_id))
     }
 
     /// Gives the unplaced items their seqs; one without belongs to the newest.
     pub(super) fn place(&mut self, next_seq: u64, seq_of_id: impl Fn(u64) -> Option<u64>) {
         for index in 0..self.order.len() {
-            let Queued { item, seq, id, seen_ns } = self.order[index];
-            if seq == EMPTY {
+            let Queued { item, seq_or_id: id, is_placed, kind, seen_ns } = self.order[index];
+            if !is_placed {
                 let seq = seq_of_id(id).unwrap_or(self.newest_seq);
-                self.enter(item, seq, ItemKind::Piece, seen_ns, next_seq);
-                self.order[index].seq = seq;
+                self.enter(item, seq, kind, seen_ns, next_seq);
+                (self.order[index].seq_or_id, self.order[index].is_placed) = (seq, true);
             }
         }
         self.unplaced = 0;
@@ -149,7 +184,12 @@ impl Window {
 
     /// The items of one seq, in the order of the ring.
     pub(super) fn pieces(&self, seq: u64) -> impl Iterator<Item = RingItem> {
-        self.order.iter().filter(move |queued| queued.seq == seq).map(|queued| queued.item)
+        self.order
+            .iter()
+            .filter(move |queued| {
+                queued.is_placed && queued.seq_or_id == seq && queued.kind != ItemKind::Header
+            })
+            .map(|queued| queued.item)
     }
 
     /// Gives the space of everything before the first unsettled item back. Items
@@ -158,12 +198,16 @@ impl Window {
     pub(super) fn release<R: RecordRing>(&mut self, next_seq: u64, now_ns: u64, ring: &mut R) {
         let mut end = None;
         while let Some(front) = self.order.front() {
-            let unplaced = front.seq == EMPTY;
-            if if unplaced { now_ns < front.seen_ns + PATIENCE_NS } else { front.seq >= next_seq } {
+            let is_needed = if front.is_placed {
+                front.seq_or_id >= next_seq
+            } else {
+                now_ns < front.seen_ns + PATIENCE_NS
+            };
+            if is_needed {
                 break;
             }
-            self.unplaced -= usize::from(unplaced);
-            end = Some(front.item.end);
+            self.unplaced -= usize::from(!front.is_placed);
+            end = Some(front.item.end());
             self.order.pop_front();
         }
         if let Some(end) = end {

@@ -135,6 +135,12 @@ pub static FAMILIES: &[Family] = &[
         |scrape, to| to.counter(&[], scrape.capture.recursion_misses),
     ),
     of_agent(
+        "capture_completed_records",
+        Kind::Counter,
+        "Captured texts whose header came by the programs as well, so that /dev/kmsg was not needed (tracepoint source).",
+        |scrape, to| to.counter(&[], scrape.capture.completed),
+    ),
+    of_agent(
         "capture_approximated_records",
         Kind::Counter,
         "Captured records whose level and time are estimates.",

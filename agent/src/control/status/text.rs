@@ -18,11 +18,12 @@ impl Status {
         let _ = writeln!(text, "  {}", capture.reason);
         let _ = writeln!(
             text,
-            "  captured {}, ring full {}, read errors {}, recursion misses {}, approximated {}, back-filled {}, replayed {}",
+            "  captured {}, ring full {}, read errors {}, recursion misses {}, completed {}, approximated {}, back-filled {}, replayed {}",
             capture.captured,
             capture.ring_full,
             capture.read_errors,
             capture.recursion_misses,
+            capture.completed,
             capture.approximated,
             capture.backfilled,
             capture.replayed
