@@ -248,8 +248,10 @@ impl Speaker {
         self.acknowledged = open.unwrap_or_else(|| view.position()).max(1);
         self.parts.acknowledge(self.acknowledged);
         if said.all && said.records == 0 {
+            let skipped_from = self.skipped.start;
             said.records = self.catch_up(&mut view, now_ns);
-            said.all = said.records == 0;
+            // Not every item speaks.
+            said.all = said.records == 0 && self.skipped.start == skipped_from;
             if said.all {
                 self.voice.echo(self.plan.load(), now_ns);
             }
