@@ -253,7 +253,7 @@ fn learn_from(known: &mut PrintkRing, entry: u64, id: u64) -> Option<()> {
     }
     known.descs = ring.descs;
     known.infos = ring.infos;
-    // SAFETY: a reference. Whoever sees the mask before the addresses finds no final descriptor.
+    // SAFETY: a word of the map. Whoever sees it before the addresses finds no final descriptor.
     unsafe { (&raw mut known.mask).write_volatile(ring.mask) };
     Some(())
 }

@@ -156,7 +156,6 @@ pub struct Sequencer {
     counts: SequencerCounts,
     /// The text of a record that was printed in pieces.
     text: Box<[u8; TEXT_MAX_BYTES]>,
-    text_len_bytes: usize,
 }
 
 enum Step {
@@ -186,7 +185,6 @@ impl Sequencer {
             asking: Asking::default(),
             counts: SequencerCounts::default(),
             text: Box::new([0; TEXT_MAX_BYTES]),
-            text_len_bytes: 0,
         }
     }
 
@@ -478,69 +476,6 @@ impl Sequencer {
         let count = missing.end - missing.start;
         sink.missing(missing.start, count, MissingReason::NotCaptured);
         Step::Settled(count)
-    }
-
-    /// Settles the head with its text and the header that came after it; false if they do not fit.
-    fn complete<R: RecordRing, S: Sink>(
-        &mut self,
-        slot: Slot,
-        header: RingItem,
-        ring: &R,
-        sink: &mut S,
-    ) -> bool {
-        let (Some(half), Some(header)) =
-            (RingRecord::parse(ring.bytes(slot.item)), RingRecord::parse(ring.bytes(header)))
-        else {
-            return false;
-        };
-        if slot.pieces > 1 {
-            self.join_pieces(ring);
-        }
-        let text = if slot.pieces > 1 { self.pieces_text() } else { half.text() };
-        // A piece that another CPU's record cut off is not known to be this record's.
-        if half.text_unread() || text.len() != header.header_text_len_bytes() {
-            return false;
-        }
-        let mut record = half.with_header_of(self.next_seq, &header, text);
-        if !self.show_caller {
-            record.caller = None;
-        }
-        sink.record(&record);
-        self.clock_offset_ns = (record.ts_ns as i64).wrapping_sub(half.ktime_ns() as i64);
-        self.counts.completed += 1;
-        true
-    }
-
-    /// Puts the text of the head together, which was printed in pieces.
-    fn join_pieces<R: RecordRing>(&mut self, ring: &R) {
-        self.text_len_bytes = 0;
-        for item in self.window.pieces(self.next_seq) {
-            let piece = RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
-            let room = &mut self.text[self.text_len_bytes..];
-            let take = piece.len().min(room.len());
-            room[..take].copy_from_slice(&piece[..take]);
-            self.text_len_bytes += take;
-        }
-    }
-
-    fn pieces_text(&self) -> &[u8] {
-        &self.text[..self.text_len_bytes]
-    }
-
-    /// Settles the head with the program's half alone.
-    fn approximate<R: RecordRing, S: Sink>(&mut self, slot: Slot, ring: &R, sink: &mut S) -> Step {
-        let Some(half) = RingRecord::parse(ring.bytes(slot.item)) else {
-            sink.missing(self.next_seq, 1, MissingReason::NotCaptured);
-            return Step::Settled(1);
-        };
-        if slot.pieces > 1 {
-            self.join_pieces(ring);
-        }
-        let text = if slot.pieces > 1 { self.pieces_text() } else { half.text() };
-        let ts_ns = half.ktime_ns().saturating_add_signed(self.clock_offset_ns);
-        sink.record(&Record { text, ..half.approximated(self.next_seq, ts_ns, DEFAULT_LEVEL) });
-        self.counts.approximated += 1;
-        Step::Settled(1)
     }
 }
 

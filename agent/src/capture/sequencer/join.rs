@@ -1,10 +1,17 @@
 //! Joining the two halves of a record: which descriptor id is which seq, and
-//! whether two texts are the same record's.
+//! whether two texts are the same record's; and what a text becomes with its header, or without.
 
 use rtrb::Consumer;
 
-use super::{ID_MASK, RecordRing, RingContent, Sequencer, Sink, window::Slot};
-use crate::capture::{kmsg_record::KmsgRecord, ring_record::RingRecord};
+use super::{
+    DEFAULT_LEVEL, ID_MASK, MissingReason, RecordRing, RingContent, RingItem, Sequencer, Sink,
+    Step,
+    window::{Slot, Window},
+};
+use crate::{
+    capture::{kmsg_record::KmsgRecord, ring_record::RingRecord},
+    record::{Record, TEXT_MAX_BYTES},
+};
 
 /// Joins in a row whose texts differ before the relation of descriptor ids to
 /// seqs is learned anew.
@@ -137,6 +144,77 @@ impl Sequencer {
             record.backfilled = true;
         }
         sink.record(&record);
+    }
+
+    /// Settles the head with its text and the header that came after it; false if they do not fit.
+    pub(super) fn complete<R: RecordRing, S: Sink>(
+        &mut self,
+        slot: Slot,
+        header: RingItem,
+        ring: &R,
+        sink: &mut S,
+    ) -> bool {
+        let (Some(half), Some(header)) =
+            (RingRecord::parse(ring.bytes(slot.item)), RingRecord::parse(ring.bytes(header)))
+        else {
+            return false;
+        };
+        let seq = self.next_seq;
+        let text = Self::text_of(&mut self.text, &self.window, seq, slot, &half, ring);
+        // A piece that another CPU's record cut off is not known to be this record's.
+        if half.text_unread() || text.len() != header.header_text_len_bytes() {
+            return false;
+        }
+        let mut record = half.with_header_of(seq, &header, text);
+        if !self.show_caller {
+            record.caller = None;
+        }
+        sink.record(&record);
+        self.clock_offset_ns = (record.ts_ns as i64).wrapping_sub(half.ktime_ns() as i64);
+        self.counts.completed += 1;
+        true
+    }
+
+    /// The text of the head, which may have been printed in pieces; `half` is the first.
+    fn text_of<'t, R: RecordRing>(
+        pieces: &'t mut [u8; TEXT_MAX_BYTES],
+        window: &Window,
+        seq: u64,
+        slot: Slot,
+        half: &RingRecord<'t>,
+        ring: &R,
+    ) -> &'t [u8] {
+        if slot.pieces <= 1 {
+            return half.text();
+        }
+        let mut len_bytes = 0;
+        for item in window.pieces(seq) {
+            let piece = RingRecord::parse(ring.bytes(item)).map_or(&[][..], |piece| piece.text());
+            let room = &mut pieces[len_bytes..];
+            let take = piece.len().min(room.len());
+            room[..take].copy_from_slice(&piece[..take]);
+            len_bytes += take;
+        }
+        &pieces[..len_bytes]
+    }
+
+    /// Settles the head with the program's half alone.
+    pub(super) fn approximate<R: RecordRing, S: Sink>(
+        &mut self,
+        slot: Slot,
+        ring: &R,
+        sink: &mut S,
+    ) -> Step {
+        let Some(half) = RingRecord::parse(ring.bytes(slot.item)) else {
+            sink.missing(self.next_seq, 1, MissingReason::NotCaptured);
+            return Step::Settled(1);
+        };
+        let seq = self.next_seq;
+        let text = Self::text_of(&mut self.text, &self.window, seq, slot, &half, ring);
+        let ts_ns = half.ktime_ns().saturating_add_signed(self.clock_offset_ns);
+        sink.record(&Record { text, ..half.approximated(seq, ts_ns, DEFAULT_LEVEL) });
+        self.counts.approximated += 1;
+        Step::Settled(1)
     }
 }
 

@@ -52,7 +52,6 @@ struct Queued {
 pub(super) struct Window {
     slots: Box<[Slot]>,
     order: VecDeque<Queued>,
-    unplaced: usize,
     newest_seq: u64,
 }
 
@@ -64,7 +63,6 @@ impl Window {
         Self {
             slots: vec![slot; WINDOW].into_boxed_slice(),
             order: VecDeque::with_capacity(WINDOW),
-            unplaced: 0,
             newest_seq: next_seq.saturating_sub(1),
         }
     }
@@ -117,7 +115,6 @@ impl Window {
                 });
             }
             None => {
-                self.unplaced += 1;
                 self.order.push_back(Queued {
                     item,
                     seq_or_id: id,
@@ -179,7 +176,6 @@ impl Window {
                 (self.order[index].seq_or_id, self.order[index].is_placed) = (seq, true);
             }
         }
-        self.unplaced = 0;
     }
 
     /// The items of one seq, in the order of the ring.
@@ -206,7 +202,6 @@ impl Window {
             if is_needed {
                 break;
             }
-            self.unplaced -= usize::from(!front.is_placed);
             end = Some(front.item.end());
             self.order.pop_front();
         }
