@@ -3,8 +3,17 @@
 //! `EBPF_TOOLCHAIN` names the toolchain: a rustup name, or the prefix of an installed
 //! one such as `/usr`. Unset, rustup's nightly is used if it has its library
 //! sources, else the distribution's compiler if that has them.
+//!
+//! `EBPF_TARGET_DIR` names a directory that all builds share: else each profile and each set of
+//! features compiles `core` and the programs again.
 
-use std::{path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context as _;
 
@@ -33,6 +42,9 @@ fn main() -> anyhow::Result<()> {
             std::env::set_var("RUSTC_BOOTSTRAP", "1");
         }
     }
+    if let Some(dir) = std::env::var_os("EBPF_TARGET_DIR") {
+        share(&dir).with_context(|| format!("EBPF_TARGET_DIR={}", dir.display()))?;
+    }
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent-ebpf");
     aya_build::build_ebpf(
         [aya_build::Package { name: "agent-ebpf", root_dir: root, ..Default::default() }],
@@ -41,6 +53,20 @@ fn main() -> anyhow::Result<()> {
     .with_context(|| {
         format!("the eBPF programs did not build with toolchain {toolchain:?}; {REMEDY}")
     })
+}
+
+/// Puts `dir` in the place of the target directory that aya-build makes below this script's own.
+fn share(dir: &OsStr) -> anyhow::Result<()> {
+    // The programs are built for one architecture, which is not part of cargo's target.
+    let dir = Path::new(dir).join(std::env::var("CARGO_CFG_TARGET_ARCH")?);
+    fs::create_dir_all(&dir)?;
+    let own = PathBuf::from(std::env::var("OUT_DIR")?).join("aya-build");
+    fs::create_dir_all(&own)?;
+    match symlink(&dir, own.join("target")) {
+        // From the run before, shared or not.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 fn nightly_has_sources() -> bool {

@@ -144,7 +144,7 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         ),
     };
     if !toolchain::linker_works() {
-        println!("setup: installing bpf-linker (two minutes)");
+        println!("setup: installing bpf-linker (a minute)");
         toolchain::install_linker(&toolchain)?;
         ensure!(
             toolchain::linker_works(),
@@ -156,15 +156,12 @@ pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
         supply::DENY.ensure()?;
         supply::MACHETE.ensure()?;
     }
-    if need == Need::Vms && !toolchain::fuzz_works() {
-        println!("setup: installing cargo-fuzz (a minute)");
-        toolchain::install_fuzz()?;
-    }
     if matches!(need, Need::Vms | Need::ArmBuild | Need::ArmVm) {
         supply::AUDITABLE.ensure()?;
     }
     if need == Need::Vms {
         supply::DEB.ensure()?;
+        supply::FUZZ.ensure()?;
     }
     if matches!(need, Need::ArmBuild | Need::ArmVm) && !toolchain::builds_for(ARM_TARGET) {
         println!("setup: installing Rust's library for {ARM_TARGET}");

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::run::{cmd, execute, output, root, succeeds, target_dir};
 use crate::summary::Count;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{self, Toolchain};
 
 /// A subcommand of cargo that is installed from the crate registry.
 pub(crate) struct Tool {
@@ -19,6 +19,8 @@ pub(crate) struct Tool {
 pub(crate) const DENY: Tool = Tool { crate_name: "cargo-deny", version: "0.20.2" };
 /// Dependencies that nobody uses.
 pub(crate) const MACHETE: Tool = Tool { crate_name: "cargo-machete", version: "0.9.2" };
+/// Builds the fuzz targets.
+pub(crate) const FUZZ: Tool = Tool { crate_name: "cargo-fuzz", version: "0.13.1" };
 /// Puts the list of dependencies into the binary of a release.
 pub(crate) const AUDITABLE: Tool = Tool { crate_name: "cargo-auditable", version: "0.7.7" };
 /// Makes the Debian package.
@@ -32,9 +34,7 @@ impl Tool {
             return Ok(());
         }
         println!("setup: installing {} {} (a minute)", self.crate_name, self.version);
-        // What it does takes no time; optimizing it would.
-        let args = ["install", self.crate_name, "--locked", "--debug", "--version", self.version];
-        execute(&mut cmd("cargo", args))
+        execute(&mut toolchain::install(self.crate_name, self.version))
             .with_context(|| format!("install {} (it needs the crate registry)", self.crate_name))
     }
 

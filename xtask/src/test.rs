@@ -45,15 +45,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         binary = Some(build::release(&toolchain)?);
         Ok(())
     });
+    // All of the same packages, or their dependencies get other features and are built again.
+    let of_all = |kinds: &[&'static str]| {
+        let mut command = cargo(&["test", "--workspace", "--exclude", "agent-ebpf", "--locked"]);
+        command.arg("--no-fail-fast").args(kinds).args(["--", "--show-output"]);
+        command
+    };
     steps.run("unit tests", |count| {
-        let args = ["test", "--workspace", "--exclude", "agent-ebpf", "--exclude", "agent-tests"];
-        tests(cargo(&args).args(["--locked", "--no-fail-fast", "--", "--show-output"]), count)
+        tests(&mut of_all(&["--lib", "--bins"]), count)?;
+        tests(&mut of_all(&["--doc"]), count)
     });
     steps.run("integration tests", |count| {
         // They make namespaces and read the one kernel log: one at a time.
-        let command_args = ["test", "-p", "agent-tests", "--locked", "--no-fail-fast"];
-        let mut command = cargo(&command_args);
-        command.args(["--", "--show-output", "--test-threads=1"]);
+        let mut command = of_all(&["--test", "*"]);
+        command.arg("--test-threads=1");
         // What is tested is what is installed, also where speed matters.
         command.env("NETCONSOLE_AGENT_BIN", binary.as_ref().context("there is no binary")?);
         if args.quick {

@@ -3,22 +3,19 @@
 //! `-Z build-std` needs the library's source in the very version of the
 //! compiler. Debian's `*-web` packages have both and need no rustup component;
 //! an ordinary nightly with `rust-src` does as well. Nothing is installed here
-//! but bpf-linker and cargo-fuzz (see [`install_linker`], [`install_fuzz`]), and
-//! the library of another target ([`install_target`]).
+//! but bpf-linker ([`install_linker`]) and the library of another target
+//! ([`install_target`]).
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::run::{cmd, execute, output, succeeds};
+use crate::run::{cmd, execute, output, succeeds, target_dir};
 
 /// The newest version whose BTF the kernels of the tests accept and that builds
 /// with the stable compiler of this workspace.
 const BPF_LINKER_VERSION: &str = "0.13.0";
-
-/// Builds the fuzz targets.
-const CARGO_FUZZ_VERSION: &str = "0.13.1";
 
 /// Debian's prefix, understood by `rustup run`.
 const SYSTEM_PREFIX: &str = "/usr";
@@ -47,6 +44,7 @@ impl Toolchain {
 
     /// `command` with the environment that the build of the agent needs.
     pub(crate) fn apply<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("EBPF_TARGET_DIR", target_dir().join("ebpf"));
         match self {
             Self::Prefix(prefix) => command.env("EBPF_TOOLCHAIN", prefix),
             Self::Nightly => command.env_remove("EBPF_TOOLCHAIN"),
@@ -88,6 +86,15 @@ fn nightly_has_source() -> bool {
         .is_ok_and(|components| components.lines().any(|name| name == "rust-src"))
 }
 
+/// The command that installs a program from the crate registry, as fast as can be: what these programs
+/// do themselves takes no time, optimising them would, and nobody debugs them.
+pub(crate) fn install(crate_name: &'static str, version: &'static str) -> Command {
+    let mut command =
+        cmd("cargo", ["install", crate_name, "--version", version, "--locked", "--debug"]);
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command
+}
+
 /// Whether bpf-linker is there *and* runs: an upgrade of LLVM can leave it
 /// without its library.
 pub(crate) fn linker_works() -> bool {
@@ -101,8 +108,8 @@ pub(crate) fn linker_works() -> bool {
 pub(crate) fn install_linker(toolchain: &Toolchain) -> Result<()> {
     let (major, minor) = toolchain.llvm()?;
     let mut features = format!("llvm-{major}");
-    let mut command = cmd("cargo", ["install", "bpf-linker", "--version", BPF_LINKER_VERSION]);
-    command.args(["--locked", "--force", "--no-default-features", "--features"]);
+    let mut command = install("bpf-linker", BPF_LINKER_VERSION);
+    command.args(["--force", "--no-default-features", "--features"]);
     if matches!(toolchain, Toolchain::Prefix(prefix) if prefix == SYSTEM_PREFIX) {
         features.push_str(",no-llvm-linking");
         let arch = std::env::consts::ARCH;
@@ -113,17 +120,6 @@ pub(crate) fn install_linker(toolchain: &Toolchain) -> Result<()> {
     }
     execute(command.arg(features))
         .context("install bpf-linker (it needs the crate registry and a C compiler)")
-}
-
-/// Whether cargo-fuzz is there.
-pub(crate) fn fuzz_works() -> bool {
-    succeeds(&mut cmd("cargo", ["fuzz", "--version"]))
-}
-
-/// Installs cargo-fuzz.
-pub(crate) fn install_fuzz() -> Result<()> {
-    let args = ["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ_VERSION];
-    execute(&mut cmd("cargo", args)).context("install cargo-fuzz (it needs the crate registry)")
 }
 
 /// Whether the tool chain that runs this has its library for `target`.
@@ -153,6 +149,8 @@ mod tests {
     #[test]
     fn hands_the_prefix_to_the_build() {
         let cargo = Toolchain::Prefix("/opt/rust".into()).cargo(["build"]);
-        assert_eq!(crate::run::shown(&cargo), "EBPF_TOOLCHAIN=/opt/rust cargo build");
+        let shown = crate::run::shown(&cargo);
+        assert!(shown.ends_with(" EBPF_TOOLCHAIN=/opt/rust cargo build"), "{shown}");
+        assert!(shown.starts_with("EBPF_TARGET_DIR="), "{shown}");
     }
 }
