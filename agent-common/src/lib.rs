@@ -40,6 +40,9 @@ pub const FLAG_TEXT_UNREAD: u8 = 1 << 2;
 pub const FLAG_LOST: u8 = 1 << 3;
 /// [`RecordHead::flags`]: the header in this [`KIND_TEXT`] is that of the record before.
 pub const FLAG_PREVIOUS: u8 = 1 << 4;
+/// [`RecordHead::flags`]: the record before this [`KIND_WHOLE`] was being written when this one was
+/// committed: it has been reopened (`prb_reserve_in_last`), and one more item brings all of it.
+pub const FLAG_PREVIOUS_OPEN: u8 = 1 << 5;
 
 /// Head of one record in the ring buffer `RECORDS`. The text is the rest of the
 /// ring record from `text_at` on.

@@ -34,7 +34,7 @@ struct PrintkRing {
 static PRINTK_RING: Array<PrintkRing> = Array::with_max_entries(1, 0);
 
 /// `DESC_ID_MASK`; the two bits above are the state.
-const ID_MASK: u64 = (1 << 62) - 1;
+pub(crate) const ID_MASK: u64 = (1 << 62) - 1;
 /// `desc_finalized`: the record stays as it is until its descriptor is used again.
 const FINAL: u64 = 2 << 62;
 const ID_BYTES: usize = core::mem::size_of::<u64>();

@@ -6,8 +6,8 @@
 //! record when it is complete.
 
 use agent_common::{
-    FLAG_FINAL, FLAG_LOST, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, TEXT_AT_TEXT,
-    TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
+    FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS_OPEN, FLAG_TEXT_UNREAD, KIND_TEXT, KIND_WHOLE,
+    LAYOUT_VERSION, TEXT_AT_TEXT, TEXT_AT_WHOLE, TEXT_COPY_MAX_BYTES, counter,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -19,7 +19,7 @@ use aya_log_ebpf::warn;
 
 use crate::{
     context::{self, Pointers, read_u32, read_u64},
-    header::{Header, bring, learn, read_device},
+    header::{Header, ID_MASK, bring, learn, read_device},
     last_words::{hold, suspect},
     maps::{TEXT_SCRATCH, WHOLE_SCRATCH, count, emit, offset, opened, shed},
 };
@@ -151,6 +151,9 @@ fn whole<C: EbpfContext>(ctx: &C, entry: u64, commit: Commit, pointers: Pointers
     if found.lost {
         head.flags |= FLAG_LOST;
     }
+    if found.is_previous_open {
+        head.flags |= FLAG_PREVIOUS_OPEN;
+    }
     head.seq = header.seq;
     header.fill(head);
     if !read_device(found.info, &mut record.device) {
@@ -185,6 +188,8 @@ struct Found {
     text: u64,
     /// There was no room for the text.
     lost: bool,
+    /// The record before is *reserved*, not committed yet or again.
+    is_previous_open: bool,
 }
 
 /// Walks from the reserved entry to the info and the text block, as
@@ -195,11 +200,16 @@ fn find(entry: u64) -> Option<Found> {
     let id = read_u64(entry + offset!(entry_id))?;
     let desc_ring = rb + offset!(rb_desc_ring);
     let count_bits = read_u32(desc_ring + offset!(desc_ring_count_bits))?;
-    let index = id & ((1u64 << (count_bits & 63)) - 1);
+    let mask = (1u64 << (count_bits & 63)) - 1;
+    let index = id & mask;
     let infos = read_u64(desc_ring + offset!(desc_ring_infos))?;
     let info = infos + index * offset!(info_size);
 
     let descs = read_u64(desc_ring + offset!(desc_ring_descs))?;
+    // The state is in the two bits above the id, and *reserved* is 0.
+    let before = id.wrapping_sub(1) & ID_MASK;
+    let state_var = descs + (before & mask) * offset!(desc_size) + offset!(desc_state_var);
+    let is_previous_open = read_u64(state_var)? == before;
     let lpos = descs + index * offset!(desc_size) + offset!(desc_text_blk_lpos);
     let begin = read_u64(lpos)?;
     let next = read_u64(lpos + 8)?;
@@ -207,14 +217,14 @@ fn find(entry: u64) -> Option<Found> {
     // both positions are EMPTY_LINE_LPOS (NO_LPOS before 6.8), and else lost (FAILED_LPOS).
     if begin & 1 != 0 {
         let lost = begin != 3 || next != 3;
-        return Some(Found { info, text: 0, lost });
+        return Some(Found { info, text: 0, lost, is_previous_open });
     }
     let data_ring = rb + offset!(rb_text_data_ring);
     let size_bits = read_u32(data_ring + offset!(data_ring_size_bits))? & 63;
     let data = read_u64(data_ring + offset!(data_ring_data))?;
     let wrapped = (begin >> size_bits) != (next.wrapping_sub(1) >> size_bits);
     let block = if wrapped { 0 } else { begin & ((1u64 << size_bits) - 1) };
-    Some(Found { info, text: data + block + 8, lost: false })
+    Some(Found { info, text: data + block + 8, lost: false, is_previous_open })
 }
 
 /// The length, at most `TEXT_COPY_MAX_BYTES`. The verifier of 6.1 loses the bound of a

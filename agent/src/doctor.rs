@@ -213,8 +213,7 @@ pub async fn examine(subject: Subject<'_>) -> Report {
     let host = host::Facts::gather();
     findings.extend(host::judge(&host, kmsg.commit_works()));
     findings.extend(hooks::judge(&kmsg, &privileges, &host, &kernel_config));
-    let wants_dumps = |config: &Config| config.targets.iter().any(|target| target.after_crash);
-    let wants_dumps = config.is_some_and(wants_dumps);
+    let wants_dumps = config.is_some_and(Config::wants_after_crash);
     findings.extend(privileges::judge(&privileges, settings, wants_dumps, host.version()));
     let pstore = pstore::Facts::gather(&kernel_config);
     findings.push(pstore::judge(&pstore, wants_dumps));

@@ -124,7 +124,7 @@ fn missing(
         Some(EgressKind::Udp | EgressKind::Pcap | EgressKind::Memory) => false,
     };
     let raw_sockets = config.targets.iter().any(|target| raw_socket(target.egress));
-    let dumps = config.targets.iter().any(|target| target.after_crash);
+    let dumps = config.wants_after_crash();
     let is_needed = |need: &&Need| match need.name {
         "CAP_BPF" | "CAP_PERFMON" => programs,
         "CAP_SYSLOG" => restricted,

@@ -199,59 +199,86 @@ fn a_backlog_does_not_stand_before_a_panic() {
     assert_eq!(texts(&datagrams, "panic"), expected("panic", 3));
 }
 
+/// A pump that has not spoken for so long may be taken for stuck: two looks of the understudy.
+const MAYBE_STUCK: Duration = Duration::from_millis(2);
+
+/// Lets the machine panic on CPU 1 beside an understudy, and a pump that has the word already if it is on
+/// another CPU; then it goes on speaking, or not. False if the pump, which is this thread, was kept from
+/// speaking for too long by the host, so that this shows nothing.
+fn panic_beside_understudy(pump_cpu: u32, pump_speaks: bool, understudy_speaks: bool) -> bool {
+    let pair = Pair::new();
+    let _unlimited = Unlimited::new();
+    let peer = Peer::start(&pair.right, PORT);
+    let mut capture = open();
+    let _probes = capture.probes.take();
+    let (parts, [view, other], _text) = speech::parts(capture.last_words.take().expect("a ring"));
+    let speaker = pair.left.run(|| speech::speaker(view, &parts));
+    parts.plan.store(Arc::new(plan(&pair)));
+    parts.beacon.set_pump_cpu(pump_cpu);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut understudy = Understudy::new(speaker, parts.clone(), None, Arc::clone(&stop));
+    let thread = std::thread::spawn(move || understudy.run());
+    if pump_cpu == 0 {
+        assert!(parts.beacon.claim(Claim::Pump));
+    }
+    kmsg::write(&lines("before", 2), 0);
+    let mut spoke = Instant::now();
+    let mut was_late = false;
+    let mut speak = || {
+        parts.beacon.spoke(0);
+        was_late |= spoke.elapsed() >= MAYBE_STUCK;
+        spoke = Instant::now();
+    };
+    let panic = panic_now(&parts, 1, other.producer_position());
+    if pump_speaks {
+        speak();
+    }
+    kmsg::write(&lines("panic", 3), 0);
+    let produced = other.producer_position();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(500) {
+        if pump_speaks {
+            // As its turns do.
+            speak();
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    let spoken = acknowledged(&parts) >= produced;
+    assert_eq!(parts.panic(), Some(panic));
+    // The machine lives: the next one is another panic.
+    parts.lives();
+    std::thread::sleep(Duration::from_millis(50));
+    stop.store(true, Ordering::Release);
+    thread.thread().unpark();
+    thread.join().expect("the understudy");
+    if spoken && pump_speaks && was_late {
+        return false;
+    }
+    assert_eq!(spoken, understudy_speaks, "{pump_cpu} {pump_speaks}");
+    peer.settle(QUIET);
+    let datagrams = peer.finish();
+    let said = if understudy_speaks { expected("panic", 3) } else { Vec::new() };
+    assert_eq!(texts(&datagrams, "panic"), said, "{pump_cpu} {pump_speaks}");
+    if understudy_speaks {
+        assert_eq!(texts(&datagrams, "before"), expected("before", 2));
+    }
+    true
+}
+
 /// The understudy speaks when the pump's CPU panics, and when whoever speaks is stuck; else it does not.
 #[test]
 fn the_understudy_speaks_when_the_pump_cannot() {
+    const ATTEMPTS: usize = 10;
     if !root_or_skip("the_understudy_speaks_when_the_pump_cannot") {
         return;
     }
     for (pump_cpu, pump_speaks, understudy_speaks) in
         [(1, false, true), (0, false, true), (0, true, false)]
     {
-        let pair = Pair::new();
-        let _unlimited = Unlimited::new();
-        let peer = Peer::start(&pair.right, PORT);
-        let mut capture = open();
-        let _probes = capture.probes.take();
-        let (parts, [view, other], _text) =
-            speech::parts(capture.last_words.take().expect("a ring"));
-        let speaker = pair.left.run(|| speech::speaker(view, &parts));
-        parts.plan.store(Arc::new(plan(&pair)));
-        parts.beacon.set_pump_cpu(pump_cpu);
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut understudy = Understudy::new(speaker, parts.clone(), None, Arc::clone(&stop));
-        let thread = std::thread::spawn(move || understudy.run());
-        // The pump was quicker; in the second case it gets stuck at once.
-        if pump_cpu == 0 {
-            assert!(parts.beacon.claim(Claim::Pump));
-        }
-        kmsg::write(&lines("before", 2), 0);
-        let panic = panic_now(&parts, 1, other.producer_position());
-        kmsg::write(&lines("panic", 3), 0);
-        let produced = other.producer_position();
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_millis(500) {
-            if pump_speaks {
-                // As its turns do.
-                parts.beacon.spoke(0);
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        assert_eq!(acknowledged(&parts) >= produced, understudy_speaks, "{pump_cpu} {pump_speaks}");
-        assert_eq!(parts.panic(), Some(panic));
-        // The machine lives: the next one is another panic.
-        parts.lives();
-        std::thread::sleep(Duration::from_millis(50));
-        stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        thread.join().expect("the understudy");
-        peer.settle(QUIET);
-        let datagrams = peer.finish();
-        let said = if understudy_speaks { expected("panic", 3) } else { Vec::new() };
-        assert_eq!(texts(&datagrams, "panic"), said, "{pump_cpu} {pump_speaks}");
-        if understudy_speaks {
-            assert_eq!(texts(&datagrams, "before"), expected("before", 2));
-        }
+        let tries = || {
+            (0..ATTEMPTS).any(|_| panic_beside_understudy(pump_cpu, pump_speaks, understudy_speaks))
+        };
+        assert!(tries(), "the host did not let the pump speak in time, {ATTEMPTS} times");
     }
 }
 

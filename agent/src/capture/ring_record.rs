@@ -6,8 +6,9 @@
 use std::mem::offset_of;
 
 use agent_common::{
-    DeviceInfo, FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS, FLAG_TEXT_UNREAD, KIND_HEADER,
-    KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
+    DeviceInfo, FLAG_CONT, FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS, FLAG_PREVIOUS_OPEN,
+    FLAG_TEXT_UNREAD, KIND_HEADER, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT,
+    TEXT_AT_WHOLE,
 };
 
 use crate::record::{Caller, Context, Record};
@@ -62,6 +63,12 @@ impl<'a> RingRecord<'a> {
     #[must_use]
     pub fn brings_previous(&self) -> bool {
         self.bytes[2] == KIND_TEXT && self.bytes[3] & FLAG_PREVIOUS != 0
+    }
+
+    /// Whether one more item is to bring all of the record before.
+    #[must_use]
+    pub fn is_previous_open(&self) -> bool {
+        self.is_whole() && self.bytes[3] & FLAG_PREVIOUS_OPEN != 0
     }
 
     /// Whether nothing can be appended any more.

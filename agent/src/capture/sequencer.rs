@@ -30,7 +30,9 @@ use crate::record::{Record, TEXT_MAX_BYTES};
 pub const PATIENCE_NS: u64 = 100_000_000;
 /// How long a record that was committed without its newline is held after a
 /// later seq was seen. A printing CPU may have reopened it just before that and is then
-/// about to commit it again (`prb_reserve_in_last`), with interrupts off.
+/// about to commit it again (`prb_reserve_in_last`), with interrupts off. If the next record tells
+/// that it has, the commit is waited for as everything that is missing is: in a virtual machine the
+/// CPU may be kept from it for longer.
 const REOPEN_GRACE_NS: u64 = 2_000_000;
 /// Descriptor ids have 62 bits (`DESC_ID_MASK`, `printk_ringbuffer.h`).
 const ID_MASK: u64 = (1 << 62) - 1;
@@ -312,6 +314,9 @@ impl Sequencer {
                 self.held = Some((item, seq));
                 return true;
             }
+            if record.is_previous_open() {
+                self.window.reopen(word.wrapping_sub(1));
+            }
         }
         false
     }
@@ -347,12 +352,13 @@ impl Sequencer {
         {
             // What /dev/kmsg shows, the record itself or a later one, is final.
             if !slot.is_final && front_seq.is_none() {
-                match self.next_known(head) {
-                    None => return Step::Wait(None),
-                    Some((_, seen_ns)) if now_ns < seen_ns + REOPEN_GRACE_NS => {
-                        return Step::Wait(Some(seen_ns + REOPEN_GRACE_NS));
-                    }
-                    Some(_) => {}
+                let Some((_, seen_ns)) = self.next_known(head) else {
+                    return Step::Wait(None);
+                };
+                let is_due = slot.is_reopened && !full;
+                let until_ns = seen_ns + if is_due { PATIENCE_NS } else { REOPEN_GRACE_NS };
+                if now_ns < until_ns {
+                    return Step::Wait(Some(until_ns));
                 }
             }
             if whole.is_lost() {

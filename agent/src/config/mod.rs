@@ -77,6 +77,14 @@ pub struct Config {
     pub warnings: Warnings,
 }
 
+impl Config {
+    /// Whether a target is sent what earlier boots left when they crashed.
+    #[must_use]
+    pub fn wants_after_crash(&self) -> bool {
+        self.targets.iter().any(|target| target.after_crash)
+    }
+}
+
 /// Settings of the agent itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {

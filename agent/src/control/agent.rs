@@ -145,8 +145,7 @@ impl Agent {
                 "The checkpoints are on a disk, for which sending may have to wait; `runtime_dir` should be in memory, as /run is."
             );
         }
-        let wants = config.targets.iter().any(|target| target.after_crash);
-        let after_crash = AfterCrash::look(&config.agent.state_dir, wants);
+        let after_crash = AfterCrash::look(&config.agent.state_dir, config.wants_after_crash());
         let opened = |target: &config::Target| open_checkpoint(checkpoints.as_ref(), &target.name);
         let (kept, ended_at): (Vec<_>, Vec<_>) = config.targets.iter().map(opened).unzip();
         let Capture {

@@ -238,8 +238,7 @@ impl LastWords {
             })
         });
         let plan = Plan { targets: targets.collect() };
-        let wanted = plan.targets.iter().filter(|target| target.dump.is_some()).count();
-        self.parts.dumps.set_wanted_by(u32::try_from(wanted).unwrap_or(u32::MAX));
+        self.parts.dumps.set_wanted(plan.targets.iter().any(|target| target.dump.is_some()));
         self.parts.plan.store(Arc::new(plan));
     }
 

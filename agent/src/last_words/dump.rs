@@ -20,8 +20,8 @@ pub const TEXT_BYTES: usize = 64 << 10;
 /// What the control thread, the pump and the understudy tell each other about dumps.
 #[derive(Debug, Default)]
 pub struct DumpDesk {
-    /// Targets that want dumps and could be sent one.
-    wanted_by: AtomicU32,
+    /// A target wants dumps and has, or had, a way.
+    is_wanted: AtomicBool,
     /// A target wants dumps, though it may have no way yet: text is kept.
     keeps_text: AtomicBool,
     /// Kinds that were asked for and are not made yet, as bits.
@@ -44,15 +44,15 @@ impl DumpDesk {
         self.keeps_text.load(Ordering::Relaxed)
     }
 
-    /// So many targets want dumps and have, or had, a way.
-    pub fn set_wanted_by(&self, targets: u32) {
-        self.wanted_by.store(targets, Ordering::Relaxed);
+    /// Whether a target wants dumps and has, or had, a way.
+    pub fn set_wanted(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
     }
 
     /// Whether anybody could be sent a dump.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.wanted_by.load(Ordering::Relaxed) > 0
+        self.is_wanted.load(Ordering::Relaxed)
     }
 
     /// Asks for a dump; the understudy makes it with its next look.

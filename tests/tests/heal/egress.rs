@@ -181,7 +181,7 @@ fn jammed() -> (Pair, impl Fn(&Pair, &str)) {
     net.left.ip("link set up0 up");
     let tbf = |net: &Pair, rate: &str| {
         let words = format!(
-            "-n {} qdisc replace dev left0 root handle 1: tbf rate {rate} burst 2000 limit 4mb",
+            "-n {} qdisc replace dev left0 root handle 1: tbf rate {rate} burst 700 limit 4mb",
             net.left.name()
         );
         let out = Command::new("tc").args(words.split(' ')).output().expect("run tc");
@@ -204,8 +204,9 @@ fn give_up(label: &'static str, count: usize, kinds: [&str; 2]) {
     let mut scene = Scene::start(label, &net.left, &net.right, &target);
     assert_eq!(scene.wait_active().egress.expect("a way out").kind, kinds[0]);
     scene.say_and_see(5);
-    // After the burst a frame every ten seconds.
-    tbf(&net, "400bit");
+    // A frame of these, which have about 500 bytes, is let through at once and none for the half minute
+    // after it: one that left would be a sign of life.
+    tbf(&net, "64bit");
     let said = scene.say_evenly(count, 0, 400);
     let begin = Instant::now();
     let view = scene.wait("on the next way", 2 * SILENCE, |view| {

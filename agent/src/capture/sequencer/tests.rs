@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, mem::offset_of, num::NonZeroU32};
 
 use agent_common::{
-    FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS, KIND_HEADER, KIND_TEXT, KIND_WHOLE, LAYOUT_VERSION,
-    RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
+    FLAG_FINAL, FLAG_LOST, FLAG_PREVIOUS, FLAG_PREVIOUS_OPEN, KIND_HEADER, KIND_TEXT, KIND_WHOLE,
+    LAYOUT_VERSION, RecordHead, TEXT_AT_TEXT, TEXT_AT_WHOLE,
 };
 use proptest::prelude::*;
 use rtrb::RingBuffer;
@@ -502,6 +502,42 @@ fn a_record_without_newline_waits_until_a_later_one_exists() {
         })
         .collect();
     assert_eq!(texts, [&b"no newline, but more"[..], b"next"]);
+}
+
+/// The next record tells that this one is being written again: its last commit is waited for, for as
+/// long as anything is, but not while the ring is full.
+#[test]
+fn a_commit_that_is_due_is_waited_for() {
+    let open = FLAG_FINAL | FLAG_PREVIOUS_OPEN;
+    for (comes_after_ns, text) in
+        [(Some(PATIENCE_NS - 1), &b"sys rq"[..]), (None, b"sys"), (Some(PATIENCE_NS), b"sys")]
+    {
+        let (_, mut consumer) = RingBuffer::new(64);
+        let (mut ring, mut sink) = (TestRing::default(), TestSink::default());
+        let mut sequencer = Sequencer::new(RingContent::Whole, Begin::at(0), false);
+        ring.push(whole(0, 0, b"sys"));
+        ring.push(whole(1, open, b"other"));
+        let progress = sequencer.poll(1, &mut ring, &mut consumer, &mut sink);
+        assert_eq!((progress.settled, progress.deadline_ns), (0, Some(1 + PATIENCE_NS)));
+        if let Some(after_ns) = comes_after_ns {
+            sequencer.poll(after_ns, &mut ring, &mut consumer, &mut sink);
+            assert_eq!(sequencer.next_seq(), 0);
+            if after_ns == PATIENCE_NS {
+                sequencer.poll(after_ns + 1, &mut ring, &mut consumer, &mut sink);
+            }
+            ring.push(whole(0, 0, b"sys rq"));
+            sequencer.poll(after_ns + 1, &mut ring, &mut consumer, &mut sink);
+        } else {
+            ring.crowded_bytes = 0;
+            sequencer.poll(1 + REOPEN_GRACE_NS, &mut ring, &mut consumer, &mut sink);
+        }
+        assert_eq!(sequencer.next_seq(), 2);
+        assert!(
+            matches!(&sink.0[0], Settled::Record { seq: 0, text: settled, .. } if settled == text)
+        );
+        sequencer.poll(PATIENCE_NS + 2, &mut ring, &mut consumer, &mut sink);
+        assert_eq!((sink.0.len(), ring.released), (2, ring.end));
+    }
 }
 
 #[test]

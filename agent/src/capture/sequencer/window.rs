@@ -18,7 +18,15 @@ pub(super) struct Slot {
     /// What brought its header, in the text source.
     pub(super) header: Option<RingItem>,
     pub(super) is_final: bool,
+    /// Another commit of it is due, in the commit source.
+    pub(super) is_reopened: bool,
     pub(super) seen_ns: u64,
+}
+
+impl Slot {
+    fn new(seq: u64, item: RingItem, is_final: bool, seen_ns: u64) -> Self {
+        Self { seq, item, pieces: 1, header: None, is_final, is_reopened: false, seen_ns }
+    }
 }
 
 const EMPTY: u64 = u64::MAX;
@@ -58,8 +66,7 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(next_seq: u64) -> Self {
         let empty = RingItem { start: 0, len_bytes: NonZeroU32::MIN };
-        let slot =
-            Slot { seq: EMPTY, item: empty, pieces: 0, header: None, is_final: false, seen_ns: 0 };
+        let slot = Slot::new(EMPTY, empty, false, 0);
         Self {
             slots: vec![slot; WINDOW].into_boxed_slice(),
             order: VecDeque::with_capacity(WINDOW),
@@ -141,13 +148,20 @@ impl Window {
         let slot = &mut self.slots[seq as usize % WINDOW];
         let is_final = kind == ItemKind::Final;
         if slot.seq != seq {
-            *slot = Slot { seq, item, pieces: 1, header: None, is_final, seen_ns: now_ns };
+            *slot = Slot::new(seq, item, is_final, now_ns);
         } else if matches!(kind, ItemKind::Piece | ItemKind::PieceAfterHeader) {
             slot.pieces += 1;
         } else {
             // Committed again with more text: the newest commit has all of it.
             (slot.item, slot.is_final) = (item, slot.is_final || is_final);
+            slot.is_reopened = false;
         }
+    }
+
+    /// Takes note that another commit of that record is due.
+    pub(super) fn reopen(&mut self, seq: u64) {
+        let slot = &mut self.slots[seq as usize % WINDOW];
+        slot.is_reopened |= slot.seq == seq && !slot.is_final;
     }
 
     /// A record's header comes after its text, or there is no text to go with it.
