@@ -18,6 +18,10 @@ use crate::frame::MacAddr;
 /// than the first, a switch port that comes up takes seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// When the question is asked once more. The kernel would do so after a second (`retrans_time`), and the
+/// first one is lost easily where a link has only just come up: a device drops what it is given until its
+/// queue is attached (`linkwatch_do_dev`, `net/core/link_watch.c`), shortly after it has its carrier.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// What came of it.
 #[derive(Debug)]
@@ -124,7 +128,9 @@ pub(super) async fn resolve(
     address: IpAddr,
     patience: Option<Duration>,
 ) -> io::Result<Answer> {
-    let deadline = Instant::now() + patience.unwrap_or_default();
+    let begin = Instant::now();
+    let deadline = begin + patience.unwrap_or_default();
+    let mut ask_again = patience.is_some();
     let mut pause = FIRST_PAUSE;
     let mut entry = netlink.neighbour(ifindex, address).await?;
     loop {
@@ -140,6 +146,14 @@ pub(super) async fn resolve(
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(Answer::Silence(entry.map(|entry| entry.state)));
+        }
+        if ask_again && begin.elapsed() >= ASKED_AGAIN_AFTER {
+            ask_again = false;
+            if entry.as_ref().is_some_and(|entry| entry.state == NeighbourState::Incomplete) {
+                netlink.restart_neighbour(ifindex, address).await?;
+                netlink.use_neighbour(ifindex, address).await?;
+                pause = FIRST_PAUSE;
+            }
         }
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -196,6 +196,19 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::NewNeighbour(message), flags).await.map(drop)
     }
 
+    /// Makes the kernel forget that it is resolving an entry, so that its next use resolves it anew; the
+    /// packets that wait for the answer go on waiting (`__neigh_update` with `NUD_NONE`).
+    pub(super) async fn restart_neighbour(&self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = neighbour_message(ifindex, address);
+        message.header.state = NeighbourState::None;
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_REPLACE;
+        match self.ask(RouteNetlinkMessage::NewNeighbour(message), flags).await {
+            // It has gone in the meantime.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     /// Makes the kernel ask the neighbour now, at the MAC it knows, whatever it
     /// believes of it (`neigh_add` with a state and without a MAC:
     /// `__neigh_update` takes the known one). Refused with `EINVAL` or `ENOENT`

@@ -127,22 +127,24 @@ fn a_target_resumes_as_the_kernels_own_does() {
         let net = Pair::new();
         let target = format!("{TARGET}\ndevice = \"{device}\"");
         let mut scene = Scene::start(label, &net.left, &net.right, &target);
-        scene.round(
-            || net.left.ip("link del left0"),
-            &["no_device"],
-            || {
-                if device == MAC {
-                    create(&net, "eni0", "address 02:00:00:00:00:77");
-                    net.left.ip(&format!("link set eni0 address {MAC}"));
-                    net.left.ip("link set eni0 name left0");
-                } else {
-                    create(&net, "left0", "");
-                }
-                net.left.ip("addr add 192.0.2.1/24 dev left0");
-                net.left.ip("link set left0 up");
-            },
-            told(|notice| notice.is_sending("left0")),
-        );
+        for _ in 0..ROUNDS {
+            scene.round(
+                || net.left.ip("link del left0"),
+                &["no_device"],
+                || {
+                    if device == MAC {
+                        create(&net, "eni0", "address 02:00:00:00:00:77");
+                        net.left.ip(&format!("link set eni0 address {MAC}"));
+                        net.left.ip("link set eni0 name left0");
+                    } else {
+                        create(&net, "left0", "");
+                    }
+                    net.left.ip("addr add 192.0.2.1/24 dev left0");
+                    net.left.ip("link set left0 up");
+                },
+                told(|notice| notice.is_sending("left0")),
+            );
+        }
         scene.judge(LIMIT_BIND);
         scene.assert_went(&["waiting (no_device)", "active"]);
         let _ = scene.finish(&Expected::default());

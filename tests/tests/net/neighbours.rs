@@ -175,6 +175,22 @@ fn a_static_mac_is_compared_with_the_neighbour_table() {
     }
 }
 
+/// The kernel itself would ask again after a second.
+#[test]
+fn a_question_that_was_lost_is_asked_again_at_once() {
+    let Some(lan) = Lan::new() else { return };
+    for (host, prefix) in [("10.77.0.8", 24), ("2001:db8:77::8", 64)] {
+        let patient = |ms| Wanted { patience: Duration::from_millis(ms), ..wanted(&remote(host)) };
+        lan.a.resolve(&patient(5)).unwrap_err();
+        let entry = lan.a.ip(&format!("neigh show to {host} dev up0"));
+        assert!(entry.contains("INCOMPLETE"), "{entry}");
+        lan.b.ip(&format!("addr add {host}/{prefix} dev up0 nodad"));
+        let begin = Instant::now();
+        assert_eq!(lan.a.resolve(&patient(500)).unwrap().dst_mac, Some(MAC_B));
+        println!("{host}: answered after {:?}", begin.elapsed());
+    }
+}
+
 #[test]
 fn a_short_patience_is_enough_and_the_kernel_goes_on() {
     let Some(lan) = Lan::new() else { return };
