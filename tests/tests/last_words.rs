@@ -24,14 +24,19 @@ use agent_tests::{
 };
 use arc_swap::ArcSwap;
 use netconsole_agent::{
-    capture::{self, Capture, Choice, Replay, SourceKind, bpf::Panic, wait::now_ns},
+    capture::{
+        self, Capture, Choice, Replay, SourceKind,
+        bpf::{Panic, RingView},
+        wait::now_ns,
+    },
     egress::udp,
     frame::{FrameAddresses, HeaderTemplate},
     last_words::{
-        Claim, Progress, Said, SpeakerParts, Understudy,
+        Claim, Progress, Said, Speaker, SpeakerParts, Understudy,
         plan::{Plan, Spoken, SpokenWay},
     },
     netconsole::Format,
+    netoops::TextRing,
     target::{
         TargetSettings,
         filter::{Filter, FilterSpec},
@@ -75,9 +80,29 @@ fn plan(pair: &Pair) -> Plan {
     Plan { targets: vec![spoken(0, frames), spoken(1, SpokenWay::Udp(Arc::new(socket)))] }
 }
 
-fn open() -> Capture {
-    capture::open(Choice::Only(SourceKind::Tracepoint), 1 << 20, Replay::None, &[])
-        .expect("the tracepoint source")
+/// A speaker on a host of its own, and what it speaks of.
+struct Stage {
+    pair: Pair,
+    /// What must live as long.
+    _kept: (Unlimited, Capture, TextRing),
+    parts: SpeakerParts,
+    /// Another look at the programs' ring.
+    other: RingView,
+    speaker: Speaker,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let pair = Pair::new();
+        let unlimited = Unlimited::new();
+        let choice = Choice::Only(SourceKind::Tracepoint);
+        let mut capture =
+            capture::open(choice, 1 << 20, Replay::None, &[]).expect("the tracepoint source");
+        let last_words = capture.last_words.take().expect("a ring");
+        let (parts, [view, other], text) = speech::parts(last_words);
+        let speaker = pair.left.run(|| speech::speaker(view, &parts));
+        Self { pair, _kept: (unlimited, capture, text), parts, other, speaker }
+    }
 }
 
 fn lines(label: &str, count: usize) -> Vec<Vec<u8>> {
@@ -116,13 +141,8 @@ fn a_speaker_says_what_the_ring_holds() {
     if !root_or_skip("a_speaker_says_what_the_ring_holds") {
         return;
     }
-    let pair = Pair::new();
-    let _unlimited = Unlimited::new();
+    let Stage { pair, _kept, parts, other, mut speaker } = Stage::new();
     let peers = [PORT, PORT + 1].map(|port| Peer::start(&pair.right, port));
-    let mut capture = open();
-    let _probes = capture.probes.take();
-    let (parts, [view, other], _text) = speech::parts(capture.last_words.take().expect("a ring"));
-    let mut speaker = pair.left.run(|| speech::speaker(view, &parts));
 
     kmsg::write(&lines("sent before", 5), 0);
     (0..2).for_each(|target| parts.beacon.set_handed(target, other.producer_position(), 0));
@@ -171,13 +191,8 @@ fn a_backlog_does_not_stand_before_a_panic() {
     if !root_or_skip("a_backlog_does_not_stand_before_a_panic") {
         return;
     }
-    let pair = Pair::new();
-    let _unlimited = Unlimited::new();
+    let Stage { pair, _kept, parts, other, mut speaker } = Stage::new();
     let peer = Peer::start(&pair.right, PORT);
-    let mut capture = open();
-    let _probes = capture.probes.take();
-    let (parts, [view, other], _text) = speech::parts(capture.last_words.take().expect("a ring"));
-    let mut speaker = pair.left.run(|| speech::speaker(view, &parts));
     parts.plan.store(Arc::new(plan(&pair)));
     // About 160 bytes each: 320 KiB.
     kmsg::write(&lines("backlog", 2000), 0);
@@ -206,18 +221,14 @@ const MAYBE_STUCK: Duration = Duration::from_millis(2);
 /// another CPU; then it goes on speaking, or not. False if the pump, which is this thread, was kept from
 /// speaking for too long by the host, so that this shows nothing.
 fn panic_beside_understudy(pump_cpu: u32, pump_speaks: bool, understudy_speaks: bool) -> bool {
-    let pair = Pair::new();
-    let _unlimited = Unlimited::new();
+    let Stage { pair, _kept, parts, other, speaker } = Stage::new();
     let peer = Peer::start(&pair.right, PORT);
-    let mut capture = open();
-    let _probes = capture.probes.take();
-    let (parts, [view, other], _text) = speech::parts(capture.last_words.take().expect("a ring"));
-    let speaker = pair.left.run(|| speech::speaker(view, &parts));
     parts.plan.store(Arc::new(plan(&pair)));
     parts.beacon.set_pump_cpu(pump_cpu);
     let stop = Arc::new(AtomicBool::new(false));
     let mut understudy = Understudy::new(speaker, parts.clone(), None, Arc::clone(&stop));
     let thread = std::thread::spawn(move || understudy.run());
+    // The pump was quicker; if it does not speak, it gets stuck at once.
     if pump_cpu == 0 {
         assert!(parts.beacon.claim(Claim::Pump));
     }
